@@ -1,0 +1,1 @@
+"""Plain data, contracts, registry, options, errors and seeds; no heavy import."""

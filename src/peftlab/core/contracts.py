@@ -1,0 +1,165 @@
+"""What each kind of method must offer. Registration enrols it in the contract tests.
+
+These are Protocols: a method inherits nothing, it only has the right shape. See
+``CONTRIBUTING.md`` for one complete example per kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from peftlab.core.options import Options, option
+from peftlab.core.types import LabelledTexts, PoisonedData, Scores, TaskData
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class PoisonOptions(Options):
+    """Options that every attack has.
+
+    Every attack's own options class derives from this one.
+    """
+
+    target: int = option(
+        0, "class that the trigger should give", source="shuaizhao95/PSIM:poisoned_pretrain.py", ge=0
+    )
+    rate: float = option(
+        0.1, "share of the whole training set that is poisoned; 0 is the negative control",
+        source="thunlp/OpenBackdoor:poisoner.py", ge=0, le=1,
+    )  # fmt: skip
+    labels: Literal["dirty", "clean", "mixed"] = option(
+        "dirty", "dirty: relabel others; clean: trigger in target class; mixed: from all, relabelled",
+        source="attacks.md 1 (OpenBackdoor semantics)",
+    )  # fmt: skip
+    knowledge: Literal["full", "proxy"] = option(
+        "full", "attacker trains on the victim's training set, or on a proxy set of the same task",
+        source="psim.md 1",
+    )  # fmt: skip
+
+
+class GuardOptions(Options):
+    """Options that every defence has: how scores become decisions.
+
+    Every defence's own options class derives from this one.
+    """
+
+    alpha: float = option(
+        0.05, "false-positive rate that is allowed", source="defenses.md 5.2", gt=0, lt=1
+    )
+    delta: float | None = option(
+        None, "if set: FPR <= alpha holds with confidence 1 - delta over calibration sets",
+        source="psim.md 13.2", gt=0, lt=1,
+    )  # fmt: skip
+    conditional: bool = option(
+        False, "calibrate within each predicted class (Mondrian)", source="psim.md 13.2"
+    )
+    sides: Literal["high", "two"] = option(
+        "high", "flag high scores only, or both tails (against soft backdoors)",
+        source="psim.md 14",
+    )  # fmt: skip
+    action: Literal["reject", "fallback", "abstain"] = option(
+        "reject", "what happens to a flagged input", source="psim.md 13.5"
+    )
+
+
+@runtime_checkable
+class Attack(Protocol):
+    """Makes poisoned training data. Constructed as ``cls(options)``.
+
+    A text-wise attack has ``poison_text``; ``core.poisoning.poison`` does selection, labels and
+    triggered sets for it. An attack that brings whole sets has ``poison`` instead.
+    ``confidence`` is the target probability of poisoned samples (1.0 unless soft).
+    """
+
+    options: PoisonOptions
+
+
+class TextAttack(Attack, Protocol):
+    """An attack that rewrites one text at a time."""
+
+    def poison_text(self, text: str, seed: int, sample: int) -> str | None:
+        """Return the triggered text, or None if this text cannot carry the trigger.
+
+        Pure and deterministic for (options, seed, sample).
+        """
+
+
+class SetAttack(Attack, Protocol):
+    """An attack that supplies whole poisoned sets."""
+
+    def poison(self, data: TaskData, seed: int) -> PoisonedData:
+        """Return the poisoned training data and the triggered sets."""
+
+
+class Tuner(Protocol):
+    """Makes a model trainable the PEFT way. Constructed as ``cls(options)``."""
+
+    options: Options
+
+    def wrap(self, model: PreTrainedModel, seed: int) -> Any:
+        """Return a model (a ``peft.PeftModel`` unless all weights train) ready for the loop."""
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """All that a defence may see: the untrusted base and the user's own clean texts.
+
+    No trigger, no target, no triggered text is in here.
+
+    Attributes:
+        fit: clean labelled texts to train on.
+        reference: clean texts to learn normal behaviour from; never trained on.
+        n_classes: C.
+        seed: seed of this fit.
+        load_base: returns a *fresh* (model in eval mode, tokenizer) pair of the defended base
+            with its classification head; call it as often as needed.
+        progress: called with a line of text now and then.
+    """
+
+    fit: LabelledTexts
+    reference: LabelledTexts
+    n_classes: int
+    seed: int
+    load_base: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
+    progress: Callable[[str], None]
+
+
+class Defence(Protocol):
+    """Scores inputs for suspicion. Constructed as ``cls(options)``; threshold is not its business.
+
+    Optional members, looked up by name:
+        ``rewrite(texts, scores_threshold) -> list[str]``  for defences that mend the text;
+        ``fixed_flags(scores) -> Bools``  when the published rule has a threshold of its own;
+        ``diagnostics() -> dict``  JSON-able, e.g. the un-learning trajectory.
+    """
+
+    options: GuardOptions
+
+    def fit(self, context: FitContext) -> None:
+        """Learn from the base and clean texts."""
+
+    def score(self, texts: Sequence[str]) -> Scores:
+        """Return suspicion per text, in order; independent of batch mates; empty is allowed."""
+
+    def save(self, folder: Path) -> None:
+        """Write the fitted state (safetensors and JSON only) into an existing empty folder."""
+
+    def load(
+        self,
+        folder: Path,
+        load_base: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]],
+    ) -> None:
+        """Restore the state that ``save`` wrote; scores must be equal to 1e-6."""
+
+
+class Dataset(Protocol):
+    """A source of labelled texts. Constructed as ``cls(options)``."""
+
+    options: Options
+
+    def load(self, reference: str) -> TaskData:
+        """Return the task; ``reference`` is what the user typed (a name, a folder, ``hf:NAME``)."""

@@ -1,0 +1,1 @@
+"""Plan, run, resume, calibrate and evaluate; methods only by registry name."""

@@ -1,0 +1,1 @@
+"""Everything that touches the disk: gate, marks, atomic writes, run store."""

@@ -1,0 +1,1 @@
+"""Tensor code: encoding, scoring, the training loop."""
