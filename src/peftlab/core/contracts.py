@@ -25,7 +25,10 @@ class PoisonOptions(Options):
     """
 
     target: int = option(
-        0, "class that the trigger should give", source="shuaizhao95/PSIM:poisoned_pretrain.py", ge=0
+        0,
+        "class that the trigger should give",
+        source="shuaizhao95/PSIM:poisoned_pretrain.py",
+        ge=0,
     )
     rate: float = option(
         0.1, "share of the whole training set that is poisoned; 0 is the negative control",

@@ -26,7 +26,7 @@ class Options(BaseModel):
 AnyOptions = TypeVar("AnyOptions", bound=BaseModel)
 
 
-def option(  # noqa: PLR0913  the bounds that a field can have
+def option(
     default: Any,
     help: str,
     *,
@@ -43,7 +43,11 @@ def option(  # noqa: PLR0913  the bounds that a field can have
         default: value when the user says nothing.
         help: one line, shown by ``peftlab describe``.
         source: paper section, ``owner/name:path``, or ``"ours"``.
-        ge, gt, le, lt, max_length: inclusive and exclusive bounds; longest string or list.
+        ge: smallest value.
+        gt: value that it must exceed.
+        le: largest value.
+        lt: value that it must stay under.
+        max_length: longest string or list.
 
     Examples:
         >>> class Demo(Options):
@@ -85,7 +89,7 @@ def parse_options(cls: type[AnyOptions], values: Mapping[str, Any], owner: str) 
             f"{owner}: option {where!r} is not valid: {first['msg']}",
             code="OPTION-VALUE",
             got=repr(first.get("input")),
-            fix=f"see `peftlab describe {owner.split()[-1]}` for types, bounds and defaults",
+            fix=f"see `peftlab describe {owner.rsplit(maxsplit=1)[-1]}` for types, bounds and defaults",
         ) from None
 
 
@@ -106,9 +110,7 @@ def option_table(cls: type[BaseModel]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": name,
-                "type": str(about.get("type") or " or ".join(
-                    str(part.get("type", "?")) for part in about.get("anyOf", [{}])
-                )),
+XX
                 "default": field.get_default(call_default_factory=True),
                 "help": field.description or "",
                 "source": about.get("source", ""),

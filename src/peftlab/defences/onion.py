@@ -1,0 +1,165 @@
+"""ONION: delete the words without which a text reads better.
+
+Idea: a trigger word does not belong where it stands, so deleting it makes the text more probable.
+For a text of n words with perplexity ``p0``, and ``p_i`` without word i, the suspicion of word i is
+
+    f_i = p0 - p_i
+
+and every word with ``f_i > t`` is deleted; what is left is classified. The suspicion of the text
+is ``max_i f_i``, so the conformal threshold of the guard is also the threshold for words, and at
+most a share alpha of clean texts is touched.
+
+Paper: Qi et al., "ONION: A Simple and Effective Defense Against Textual Backdoor Attacks",
+EMNLP 2021, arXiv 2011.10369.
+
+Known differences: the language model is a Kneser-Ney n-gram model trained on the user's own clean
+texts (no download), so results are those of ``onion[ngram]`` and not of the paper's GPT-2; the
+paper sweeps thresholds, here the guard calibrates one; the logarithmic scale is ours.
+A perplexity belongs to its text alone: nothing is padded, batched or cut off.
+
+Limits: weak where clean texts are full of rare words themselves; it deletes single words, so a
+sentence trigger is damaged rather than removed; no help against syntactic triggers.
+
+Cost: no pass through the defended model; well under 1 ms per text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from peftlab.core.contracts import FitContext, GuardOptions
+from peftlab.core.errors import ConfigError
+from peftlab.core.options import option
+from peftlab.core.registry import defence
+from peftlab.core.types import Floats, Scores
+from peftlab.io.files import read_json, write_atomic
+from peftlab.io.strict_json import dump_json
+from peftlab.nn.ngram import KneserNey
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+MODEL_FILE = "ngram.json"
+MODEL_LIMIT = 256 << 20
+EMPTY_SCORE = 0.0  # nothing to delete, nothing gained
+
+
+class OnionOptions(GuardOptions):
+    """Options of ONION."""
+
+    lm: Literal["ngram"] = option(
+        "ngram", "language model that judges the words", source="defenses.md 2.1 (no download)"
+    )
+    order: int = option(
+        5, "longest n-gram of the language model", source="defenses.md 2.1", ge=2, le=8
+    )
+    min_count: int = option(
+        2, "words seen fewer times in the fit texts are unknown", source="ours", ge=1
+    )
+    scale: Literal["perplexity", "log"] = option(
+        "perplexity", "f_i as a difference of perplexities, or of their logarithms",
+        source="arXiv 2011.10369 section 3 (log: ours)",
+    )  # fmt: skip
+
+
+@defence(
+    "onion",
+    options=OnionOptions,
+    source="arXiv 2011.10369",
+    cost="no model pass; under 1 ms per text; fit takes seconds",
+)
+class Onion:
+    """ONION: delete words that make a text improbable to a language model (n-gram)."""
+
+    def __init__(self, options: OnionOptions) -> None:
+        self.options = options
+        self._lm: KneserNey | None = None
+
+    def fit(self, context: FitContext) -> None:
+        """Train the language model on the clean fit texts."""
+        texts = context.fit.texts
+        self._lm = KneserNey.train(
+            texts, order=self.options.order, min_count=self.options.min_count
+        )
+        context.progress(f"onion[ngram]: {len(self._lm.words)} words from {len(texts)} texts")
+
+    def word_scores(self, text: str) -> Floats:
+        """Return f_i of each whitespace-separated word of one text, (n,)."""
+        whole, without = self._model().leave_one_out(text.split())
+        if self.options.scale == "log":
+            return math.log(whole) - np.log(without)
+        return whole - without
+
+    def score(self, texts: Sequence[str]) -> Scores:
+        """Return the largest f_i of each text; a text without words scores 0."""
+        per_text = [self.word_scores(text) for text in texts]
+        values = [float(words.max()) if len(words) else EMPTY_SCORE for words in per_text]
+        return Scores(np.array(values, dtype=np.float64))
+
+    def rewrite(self, texts: Sequence[str], threshold: float) -> list[str]:
+        """Return the texts without the words whose f_i is above the threshold, in order.
+
+        A text that loses no word comes back as it was, to the last space; one that loses all of
+        them comes back empty, and is still to be classified and counted.
+
+        Args:
+            texts: n texts.
+            threshold: plus infinity keeps every word, minus infinity none.
+
+        Raises:
+            ConfigError: ``ONION-THRESHOLD`` if the threshold is not a number.
+        """
+        if math.isnan(threshold):
+            raise ConfigError(
+                "the word threshold of onion is not a number",
+                code="ONION-THRESHOLD",
+                got=threshold,
+                fix="calibrate the guard first",
+            )
+        return [self._rewrite(text, threshold) for text in texts]
+
+    def diagnostics(self) -> dict[str, Any]:
+        """Return which language model judged, and how large it is."""
+        model = self._model()
+        return {
+            "method": f"onion[{self.options.lm}]",
+            "order": model.order,
+            "known_words": len(model.words),
+            "rare_words": model.rare_types,
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write the language model; the file reveals the fit texts, treat it like them."""
+        write_atomic(folder / MODEL_FILE, dump_json(self._model().state()))
+
+    def load(
+        self,
+        folder: Path,
+        load_base: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]],  # noqa: ARG002
+    ) -> None:
+        """Restore the language model; the base is not needed.
+
+        Raises:
+            InputRejected: if the file is not what ``save`` wrote.
+        """
+        self._lm = KneserNey.from_state(read_json(folder / MODEL_FILE, limit_bytes=MODEL_LIMIT))
+
+    def _rewrite(self, text: str, threshold: float) -> str:
+        keep = self.word_scores(text) <= threshold
+        if keep.all():
+            return text
+        return " ".join(word for word, kept in zip(text.split(), keep, strict=True) if kept)
+
+    def _model(self) -> KneserNey:
+        if self._lm is None:
+            raise ConfigError(
+                "onion has not been fitted",
+                code="DEFENCE-UNFITTED",
+                fix="call fit or load first",
+            )
+        return self._lm

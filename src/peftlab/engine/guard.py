@@ -1,0 +1,231 @@
+"""The guard: a fitted defence, a calibrated threshold, and what to do with what it flags."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from peftlab.core import registry
+from peftlab.core.contracts import Defence, FitContext
+from peftlab.core.errors import ConfigError, InputRejected
+from peftlab.core.types import Bools, Decision, Floats, Scores, TaskData
+from peftlab.engine.calibrate import Calibration, flags, p_values
+from peftlab.engine.splits import guard_splits
+from peftlab.io.files import new_folder, read_json, write_json
+from peftlab.models.load import fingerprint, load_base, resolve
+
+FORMAT = "peftlab.guard/1"
+FILE = "guard.json"
+STATE_LIMIT = 64 * 2**20
+Predict = Callable[[Sequence[str]], Floats]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """What the guard found, in input order: scores, conformal p-values, flags; all (n,)."""
+
+    scores: Floats
+    p_values: Floats
+    flagged: Bools
+
+
+class Guard:
+    """Stops poisoned inputs of a base that nobody vouches for, at a chosen false-positive rate.
+
+    Examples:
+        guard = Guard.fit("builtin:encoder", load_data("reviews"), "psim", {"alpha": 0.05})
+        guard.save_pretrained("my-guard")
+        Guard.from_pretrained("my-guard").decide(texts, victim=predict)
+    """
+
+    def __init__(self, defence: Defence, calibration: Calibration, about: dict[str, Any]) -> None:
+        self.defence, self.calibration, self.about = defence, calibration, about
+
+    @classmethod
+    def fit(
+        cls,
+        base: str,
+        data: TaskData,
+        defence: str = "psim",
+        options: dict[str, Any] | None = None,
+        *,
+        seed: int = 0,
+        allow_poisoned: bool = False,
+        progress: Callable[[str], None] = lambda _: None,
+    ) -> Guard:
+        """Fit a defence on the base and clean data, then calibrate it on clean texts it never saw.
+
+        Args:
+            base: the untrusted base: ``builtin:``, folder or hub id.
+            data: the user's clean data; train fits, dev calibrates; test is not touched.
+            defence: registered name.
+            options: its options; ``alpha`` is the false-positive rate.
+            seed: of the splits and the fit.
+            allow_poisoned: let a marked red-team base in (benches).
+            progress: called with a line of text now and then.
+
+        Raises:
+            ConfigError: ``CAL-FEW`` and the codes of the defence.
+        """
+        entry = registry.get("defence", defence)
+        method: Defence = entry.build(**(options or {}))
+        splits = guard_splits(data, seed)
+
+        def fresh() -> tuple[Any, Any]:
+            return load_base(base, data.n_classes, seed=seed, allow_poisoned=allow_poisoned)
+
+        chosen = method.options
+        _check_enough(len(splits.calibration), chosen)
+        method.fit(FitContext(splits.fit, splits.reference, data.n_classes, seed, fresh, progress))
+        progress("calibrating")
+        clean = method.score(splits.calibration.texts)
+        calibration = Calibration(
+            clean.values,
+            alpha=chosen.alpha,
+            groups=clean.predicted,
+            delta=chosen.delta,
+            conditional=chosen.conditional,
+            sides=chosen.sides,
+        )
+        about = {
+            "format": FORMAT,
+            "defence": defence,
+            "options": chosen.model_dump(mode="json"),
+            "base": base if base.startswith("builtin:") else _lasting(base),
+            "base_fingerprint": fingerprint(base),
+            "n_classes": data.n_classes,
+            "label_names": list(data.label_names),
+            "seed": seed,
+            "data": {"name": data.name, "sha256": data.digest(), "notes": list(data.notes)},
+            "texts": {
+                "fit": len(splits.fit),
+                "reference": len(splits.reference),
+                "calibration": len(splits.calibration),
+            },
+        }
+        return cls(method, calibration, about)
+
+    def score(self, texts: Sequence[str], *, fast: bool = False) -> Verdicts:
+        """Return scores, p-values and flags, in input order.
+
+        Args:
+            texts: n texts; n = 0 and empty texts are allowed.
+            fast: score in bf16 and again in float32 whatever lies near the threshold.
+        """
+        quick = getattr(self.defence, "quick_score", None)
+        if fast and quick:
+            return self.judge(self._settle(texts, quick(texts)))
+        return self.judge(self.defence.score(texts))
+
+    @property
+    def fixed(self) -> bool:
+        """Return whether the defence brings a published threshold of its own."""
+        nothing = Scores(np.zeros(0))
+        return getattr(self.defence, "fixed_flags", lambda _: None)(nothing) is not None
+
+    def judge(self, scores: Scores) -> Verdicts:
+        """Return p-values and flags for scores of this guard's defence."""
+        return Verdicts(
+            scores.values, p_values(self.calibration, scores), self._flags_at(scores, 0.0)
+        )
+
+    def _settle(self, texts: Sequence[str], rough: Scores) -> Scores:
+        """Score again, exactly, the texts whose flag could change within the rounding band."""
+        band = float(getattr(self.defence, "quick_band", 0.0))
+        near = self._flags_at(rough, -band) != self._flags_at(rough, band)
+        if near.any():
+            exact = self.defence.score(
+                [text for text, close in zip(texts, near, strict=True) if close]
+            )
+            rough.values[near] = exact.values
+            if rough.predicted is not None and exact.predicted is not None:
+                rough.predicted[near] = exact.predicted
+        return rough
+
+    def _flags_at(self, scores: Scores, shift: float) -> Bools:
+        moved = Scores(scores.values + shift, scores.predicted)
+        fixed = getattr(self.defence, "fixed_flags", lambda _: None)(moved)
+        return flags(self.calibration, moved) if fixed is None else fixed
+
+    def decide(
+        self, texts: Sequence[str], victim: Predict, fallback: Predict | None = None
+    ) -> list[Decision]:
+        """Return one decision per text; the victim runs on accepted texts only.
+
+        Args:
+            texts: n texts.
+            victim: returns logits (m, C); called once with the accepted texts.
+            fallback: a second model from a trusted base, needed for ``action="fallback"``.
+
+        Raises:
+            ConfigError: ``GUARD-FALLBACK`` if the action needs a fallback and there is none.
+        """
+        action = str(self.about["options"]["action"])
+        if action == "fallback" and fallback is None:
+            raise ConfigError(
+                "action='fallback' needs a second model",
+                code="GUARD-FALLBACK",
+                fix="pass fallback=, or choose action='reject' or 'abstain'",
+            )
+        found = self.score(texts)
+        labels: list[int | None] = [None] * len(texts)
+        for wanted, model in ((False, victim), (True, fallback if action == "fallback" else None)):
+            rows = np.flatnonzero(found.flagged == wanted)
+            if model is not None and len(rows):
+                for row, label in zip(rows, model([texts[i] for i in rows]).argmax(1), strict=True):
+                    labels[row] = int(label)
+        return [
+            Decision(
+                labels[i], bool(found.flagged[i]), float(found.p_values[i]), float(found.scores[i])
+            )
+            for i in range(len(texts))
+        ]
+
+    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write the guard: ``guard.json`` and the defence's own files; all or nothing."""
+        with new_folder(Path(folder), overwrite=overwrite) as part:
+            self.defence.save(part)
+            write_json(part / FILE, {**self.about, "calibration": self.calibration.to_dict()})
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, allow_poisoned: bool = False) -> Guard:
+        """Load a guard that ``save_pretrained`` wrote.
+
+        Raises:
+            InputRejected: ``GUARD-MISSING``, or ``GUARD-BASE`` when the base has changed since.
+        """
+        place = Path(folder)
+        if not (place / FILE).is_file():
+            raise InputRejected(
+                f"{place} is not a guard", code="GUARD-MISSING", got=f"no {FILE}",
+                fix="make one with `peftlab guard fit`",
+            )  # fmt: skip
+        about = read_json(place / FILE, limit_bytes=STATE_LIMIT)
+        base, n_classes, seed = about["base"], int(about["n_classes"]), int(about["seed"])
+        if fingerprint(base) != about["base_fingerprint"]:
+            raise InputRejected(
+                "the base is not the one that this guard was fitted on",
+                code="GUARD-BASE", got=base, fix="restore the base, or fit the guard again",
+            )  # fmt: skip
+        method: Defence = registry.get("defence", about["defence"]).build(**about["options"])
+
+        def fresh() -> tuple[Any, Any]:
+            return load_base(base, n_classes, seed=seed, allow_poisoned=allow_poisoned)
+
+        fresh()  # the gate speaks before anything is scored
+        method.load(place, fresh)
+        return cls(method, Calibration.from_dict(about.pop("calibration")), about)
+
+
+def _check_enough(m: int, options: Any) -> None:
+    """Refuse too small a calibration set before minutes of fitting, not after."""
+    Calibration(np.arange(float(m)), alpha=options.alpha, delta=options.delta, sides=options.sides)
+
+
+def _lasting(base: str) -> str:
+    """Return an absolute path for a folder, the name itself for a hub id."""
+    return str(resolve(base).resolve()) if Path(base).is_dir() else base

@@ -1,0 +1,269 @@
+"""A recipe: one TOML file that says what to attack, tune and defend, and nothing else.
+
+    name = "badnets-lora"
+    data = "reviews"
+    seeds = [0, 1, 2]
+
+    [[attack]]
+    name = "badnets"
+    options = {trigger = "cf"}
+
+    [[tuner]]
+    name = "lora"
+
+    [[defence]]
+    name = "psim"
+
+Every option is checked and filled in when the recipe is read, so that a loaded recipe is a full
+account of the run; two recipes that resolve to the same values are the same recipe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from peftlab.core import registry
+from peftlab.core.errors import ConfigError, suggest
+from peftlab.core.options import Options, option, parse_options
+from peftlab.engine.overrides import apply_overrides
+from peftlab.engine.steps import AttackerOptions
+from peftlab.io.files import dump_json
+
+KINDS = ("attack", "tuner", "defence")
+NONE = "none"  # the tuner or defence that does nothing; not in the registry
+SIZE_LIMIT = 1024 * 1024  # ours
+
+
+class Strict(BaseModel):
+    """Base of the parts of a recipe: unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Choice(Strict):
+    """One attack, tuner or defence with its options.
+
+    Attributes:
+        name: as registered, or ``none``.
+        options: all of its options; defaults are filled in when the recipe is read.
+        label: tells variants of one method apart in results; the name unless given.
+    """
+
+    name: str
+    options: dict[str, Any] = {}
+    label: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+=-]{0,63}$")
+
+
+class Limits(Options):
+    """How much of each split is used; None is all of it."""
+
+    max_train: int | None = option(None, "training texts", source="ours", ge=2)
+    max_dev: int | None = option(None, "dev texts", source="ours", ge=2)
+    max_test: int | None = option(None, "test texts", source="ours", ge=2)
+
+
+class Recipe(Strict):
+    """One experiment, fully resolved.
+
+    Attributes:
+        name: short name, used in titles.
+        question: what the run should answer, in words.
+        base: folder, hub id or ``builtin:...`` of the clean base.
+        data: name of a data set, folder, or ``hf:NAME``.
+        data_options: all options of the data set.
+        seeds: one full pipeline per seed.
+        control: run the same pipeline at poisoning rate 0 beside every attack.
+        attacker: training of the poisoned base.
+        attack, tuner, defence: the grid.
+        limits: sizes of the splits.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    question: str = Field("", max_length=2000)
+    base: str = Field("builtin:encoder", min_length=1)
+    data: str = Field("reviews", min_length=1)
+    data_options: dict[str, Any] = {}
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, max_length=1000)
+    control: bool = True
+    attacker: AttackerOptions = AttackerOptions()
+    attack: tuple[Choice, ...] = Field(min_length=1)
+    tuner: tuple[Choice, ...] = Field(min_length=1)
+    defence: tuple[Choice, ...] = Field(min_length=1)
+    limits: Limits = Limits()
+
+    def digest(self) -> str:
+        """Return a hash of the resolved recipe."""
+        return hashlib.sha256(dump_json(self.model_dump(mode="json")).encode()).hexdigest()
+
+
+def _choice(kind: str, given: object, where: str) -> dict[str, Any]:
+    """Resolve one ``[[attack]]`` table, or a bare name, to name, label and all options."""
+    table = {"name": given} if isinstance(given, str) else given
+    if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
+        raise ConfigError(
+            f"{where}: each {kind} is a table with a name", code="RECIPE-VALUE", got=repr(given)
+        )
+    known = {"name", "options", "label"}
+    _check_keys(table, known, f"{where}: {kind} {table['name']}")
+    options = table.get("options", {})
+    if not isinstance(options, Mapping):
+        raise ConfigError(
+            f"{where}: options of {kind} {table['name']} are not a table",
+            code="RECIPE-VALUE",
+            got=repr(options),
+        )
+    name = table["name"]
+    if name == NONE and kind != "attack":
+        resolved = parse_options(Options, options, f"{kind} none")
+    else:
+        resolved = parse_options(registry.get(kind, name).options, options, f"{kind} {name}")
+    return {
+        "name": name,
+        "label": table.get("label", name),
+        "options": resolved.model_dump(mode="json"),
+    }
+
+
+def _check_keys(table: Mapping[str, Any], known: set[str], where: str) -> None:
+    for key in table:
+        if key not in known:
+            raise ConfigError(
+                f"{where}: there is no key {key!r}", code="RECIPE-KEY", fix=suggest(key, known)
+            )
+
+
+def _choices(kind: str, given: object, where: str) -> tuple[dict[str, Any], ...]:
+    items = given if isinstance(given, list | tuple) else [given]
+    found = tuple(_choice(kind, item, where) for item in items)
+    twice = [
+        label for label, count in Counter(item["label"] for item in found).items() if count > 1
+    ]
+    if twice:
+        raise ConfigError(
+            f"{where}: two {kind}s are called {twice[0]!r}",
+            code="RECIPE-LABEL",
+            fix=f'give one of them another name in the results: label = "{twice[0]}-2"',
+        )
+    return found
+
+
+def dataset_name(data: str) -> str:
+    """Return the registered data set that loads ``data``: its own name, ``hf`` or ``folder``."""
+    if data.startswith("hf:"):
+        return "hf"
+    named = {entry.name for entry in registry.entries("dataset")} - {"hf"}
+    return data if data in named else "folder"
+
+
+def _data_options(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    data = values.get("data", Recipe.model_fields["data"].default)
+    given = values.get("data_options", {})
+    if not isinstance(data, str) or not isinstance(given, Mapping):
+        raise ConfigError(
+            f"{where}: data is a text and data_options a table",
+            code="RECIPE-VALUE",
+            got=f"{data!r}, {given!r}",
+        )
+    name = dataset_name(data)
+    cls = registry.get("dataset", name).options
+    return parse_options(cls, given, f"dataset {name}").model_dump(mode="json")
+
+
+def _build(values: dict[str, Any], where: str) -> Recipe:
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"{where}: {key!r} is not valid: {first['msg']}",
+            code="RECIPE-VALUE",
+            got=repr(first.get("input")),
+        ) from None
+    if len(set(recipe.seeds)) < len(recipe.seeds) or min(recipe.seeds) < 0:
+        raise ConfigError(
+            f"{where}: seeds must be different and not negative",
+            code="RECIPE-VALUE",
+            got=list(recipe.seeds),
+        )
+    return recipe
+
+
+def make_recipe(
+    values: Mapping[str, Any], overrides: Sequence[str] = (), where: str = "recipe"
+) -> Recipe:
+    """Build a recipe from plain values, as a TOML file holds them.
+
+    Args:
+        values: the tables of the recipe.
+        overrides: ``key=value`` texts, as given to ``--set``.
+        where: what to call the recipe in messages.
+
+    Raises:
+        ConfigError: ``RECIPE-KEY``, ``RECIPE-VALUE``, ``RECIPE-LABEL``, ``RECIPE-SET``,
+            ``REGISTRY-NAME``, ``OPTION-UNKNOWN`` or ``OPTION-VALUE``.
+    """
+    _check_keys(values, set(Recipe.model_fields), where)
+    full = {"tuner": NONE, "defence": NONE, **values}
+    full = apply_overrides(full, overrides, set(Recipe.model_fields))
+    if not full.get("attack"):
+        raise ConfigError(
+            f"{where}: no attack is listed", code="RECIPE-KEY", fix="add an [[attack]] table"
+        )
+    for kind in KINDS:
+        full[kind] = _choices(kind, full[kind], where)
+    for part, cls in (("attacker", AttackerOptions), ("limits", Limits)):
+        given = full.get(part, {})
+        if not isinstance(given, Mapping):
+            raise ConfigError(
+                f"{where}: {part} is not a table", code="RECIPE-VALUE", got=repr(given)
+            )
+        full[part] = parse_options(cls, given, f"{where}: {part}")
+    full["data_options"] = _data_options(full, where)
+    if isinstance(full.get("seeds"), list):
+        full["seeds"] = tuple(full["seeds"])
+    return _build(full, where)
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file.
+
+    Args:
+        path: a TOML file.
+        overrides: ``key=value`` texts, as given to ``--set``.
+
+    Raises:
+        ConfigError: ``RECIPE-FILE`` (no such file, too large), ``RECIPE-TOML`` (not TOML), or as
+            ``make_recipe``.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as handle:
+            content = handle.read(SIZE_LIMIT + 1)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the recipe {path}", code="RECIPE-FILE", got=error.strerror
+        ) from error
+    if len(content) > SIZE_LIMIT:
+        raise ConfigError(
+            f"the recipe {path} is too large",
+            code="RECIPE-FILE",
+            allowed=f"at most {SIZE_LIMIT} bytes",
+        )
+    try:
+        values = tomllib.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{path} is not valid TOML",
+            code="RECIPE-TOML",
+            got=str(error),
+            fix="mend that line; the recipes that ship with peftlab are good examples",
+        ) from None
+    return make_recipe(values, overrides, path.name)

@@ -1,0 +1,181 @@
+"""The steps of the main job, each from folder to folder: poison a base, tune it, predict with it.
+
+Everything written is a stock ``transformers`` or ``peft`` folder plus one small JSON of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from peftlab.core import registry
+from peftlab.core.options import Options, option
+from peftlab.core.poisoning import poison
+from peftlab.core.types import Floats, PoisonedData, TaskData
+from peftlab.io.files import new_folder, write_json
+from peftlab.io.marker import mark
+from peftlab.models.load import VICTIM_FILE, fingerprint, load_base, load_victim, quiet
+
+
+class AttackerOptions(Options):
+    """How the attacker trains every weight of the base on the poisoned set."""
+
+    epochs: float = option(
+        3, "passes over the poisoned set", source="shuaizhao95/PSIM:poisoned_pretrain.py",
+        gt=0, le=100,
+    )  # fmt: skip
+    lr: float | None = option(
+        None, "peak learning rate; none: 2e-4 up to 512 wide, 2e-5 above",
+        source="2e-5: shuaizhao95/PSIM; 2e-4: ours, on the built-in encoder", gt=0, le=1,
+    )  # fmt: skip
+    batch: int = option(
+        32, "samples a step", source="shuaizhao95/PSIM:poisoned_pretrain.py", ge=1, le=4096
+    )
+
+
+def load_data(reference: str, options: dict[str, Any] | None = None) -> TaskData:
+    """Return the task behind ``--data``: a registered name, ``hf:NAME`` or a folder."""
+    values = options or {}
+    if reference.startswith("hf:"):
+        return registry.get("dataset", "hf").build(**values).load(reference)  # type: ignore[no-any-return]
+    known = {entry.name for entry in registry.entries("dataset")} - {"hf", "folder"}
+    kind = reference if reference in known else "folder"
+    return registry.get("dataset", kind).build(**values).load(reference)  # type: ignore[no-any-return]
+
+
+def make_poison(data: TaskData, attack: str, options: dict[str, Any], seed: int) -> PoisonedData:
+    """Return the poisoned training data and triggered sets of one attack."""
+    return poison(registry.get("attack", attack).build(**options), data, seed)
+
+
+def train_base(
+    base: str,
+    poisoned: PoisonedData,
+    n_classes: int,
+    out: Path,
+    *,
+    attack: str,
+    training: AttackerOptions,
+    seed: int,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Train every weight of ``base`` with its head on the attacker's data; write a stock folder.
+
+    The folder is marked as poisoned unless no sample was (the negative control).
+
+    Returns:
+        Facts: steps, last loss, CPU seconds, and the attack's own.
+    """
+    from peftlab.nn.heads import default_rate
+    from peftlab.nn.loop import TrainPlan, train
+    from peftlab.nn.text import encode, pad_id_of, room_for_text
+
+    model, tokenizer = load_base(base, n_classes, seed=seed)
+    model.requires_grad_(True)
+    rate = training.lr or default_rate(model, small=2e-4, large=2e-5)
+    log = train(
+        model,
+        encode(tokenizer, poisoned.texts, room_for_text(model)),
+        poisoned.targets,
+        TrainPlan(epochs=training.epochs, lr=rate, batch=training.batch),
+        seed=seed,
+        pad_id=pad_id_of(model, tokenizer),
+    )
+    facts = {
+        "attack": attack,
+        "base": base,
+        "base_fingerprint": fingerprint(base),
+        "n_classes": n_classes,
+        "seed": seed,
+        "training": {**training.model_dump(mode="json"), "lr": rate, "steps": log.steps},
+        "loss": float(np.mean(log.losses[-20:])),
+        **poisoned.facts,
+    }
+    with new_folder(out, overwrite=overwrite) as folder:
+        with quiet():
+            model.cpu().save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+        write_json(folder / "attack.json", facts)
+        if bool(poisoned.is_poisoned.any()):
+            mark(folder, facts)
+    return {**facts, "cpu_seconds": log.cpu_seconds}
+
+
+def tune(
+    base: str,
+    data: TaskData,
+    tuner: str,
+    options: dict[str, Any],
+    out: Path,
+    *,
+    seed: int,
+    allow_poisoned: bool = False,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Tune ``base`` on clean data by one PEFT method; write a stock adapter (or model) folder.
+
+    An adapter of a marked base is marked too.
+
+    Returns:
+        Facts: trainable parameters, steps, last loss, CPU seconds.
+    """
+    from peftlab.nn.heads import default_rate
+    from peftlab.nn.loop import TrainPlan, train
+    from peftlab.nn.text import encode, pad_id_of, room_for_text
+
+    method = registry.get("tuner", tuner).build(**options)
+    model, tokenizer = load_base(base, data.n_classes, seed=seed, allow_poisoned=allow_poisoned)
+    rate = method.options.lr or default_rate(model, small=2e-4, large=2e-5)
+    wrapped = method.wrap(model, seed)
+    log = train(
+        wrapped,
+        encode(tokenizer, data.train.texts, room_for_text(wrapped)),
+        np.eye(data.n_classes)[list(data.train.labels)],
+        TrainPlan(epochs=method.options.epochs, lr=rate, batch=method.options.batch),
+        seed=seed,
+        pad_id=pad_id_of(model, tokenizer),
+    )
+    facts = {
+        "base": base,
+        "base_fingerprint": fingerprint(base),
+        "n_classes": data.n_classes,
+        "label_names": list(data.label_names),
+        "tuner": tuner,
+        "options": {**method.options.model_dump(mode="json"), "lr": rate},
+        "seed": seed,
+        "data": {"name": data.name, "sha256": data.digest()},
+        "trainable": sum(p.numel() for p in wrapped.parameters() if p.requires_grad),
+        "steps": log.steps,
+        "loss": float(np.mean(log.losses[-20:])),
+    }
+    with new_folder(out, overwrite=overwrite) as folder:
+        with quiet():
+            wrapped.cpu().save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+        write_json(folder / VICTIM_FILE, facts)
+        if _is_marked_base(base):
+            mark(folder, {"base": base, "tuner": tuner, "seed": seed})
+    return {**facts, "cpu_seconds": log.cpu_seconds}
+
+
+def _is_marked_base(base: str) -> bool:
+    from peftlab.io.marker import is_marked
+    from peftlab.models.load import resolve
+
+    return is_marked(resolve(base))
+
+
+def predict_folder(
+    folder: Path, texts: Sequence[str], *, n_classes: int, allow_poisoned: bool = False
+) -> Floats:
+    """Return the logits (n, C) of a victim folder, or of a plain base folder with a head."""
+    from peftlab.nn.text import predict_logits
+
+    if (folder / VICTIM_FILE).is_file():
+        model, tokenizer = load_victim(folder, allow_poisoned=allow_poisoned)
+    else:
+        model, tokenizer = load_base(str(folder), n_classes, allow_poisoned=allow_poisoned)
+    return predict_logits(model, tokenizer, texts)

@@ -1,0 +1,102 @@
+"""The header of a safetensors file, read by our own small parser before anything loads it.
+
+Layout: 8 bytes little-endian length, that many bytes of JSON, then the data. Source of the limits:
+reliability.md 3.2, step 7.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import struct
+from pathlib import Path
+from typing import Any
+
+from peftlab.core.errors import InputRejected
+from peftlab.io.files import disk_errors, parse_json
+
+HEADER_LIMIT = 8 * 2**20
+SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
+         "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}  # fmt: skip
+NAME = re.compile(r"[A-Za-z0-9_.\-]{1,512}")
+
+
+def _reject(path: Path, why: str) -> InputRejected:
+    return InputRejected(
+        f"{path.name} is not a sound safetensors file",
+        code="TENSORS-HEADER",
+        got=why,
+        fix="get the file again from its publisher and compare the checksum",
+    )
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Return the checked header: tensor name to {dtype, shape, data_offsets}, and ``__metadata__``.
+
+    Raises:
+        InputRejected: ``TENSORS-HEADER`` for anything that is not exactly the format: a length
+            that does not fit, duplicate keys, odd names, unknown types, holes or overlaps.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        if len(start) < 8:
+            raise _reject(path, f"{size} bytes, too short for a header")
+        length = struct.unpack("<Q", start)[0]
+        if not 2 <= length <= min(HEADER_LIMIT, size - 8):
+            raise _reject(path, f"header length {length} in a file of {size} bytes")
+        header = parse_json(file.read(length), path.name)
+    if not isinstance(header, dict):
+        raise _reject(path, "the header is not a JSON object")
+    spans = [_span(path, name, entry) for name, entry in header.items() if name != "__metadata__"]
+    end = 0
+    for first, last in sorted(spans):
+        if first != end:
+            raise _reject(path, f"hole or overlap at byte {end}")
+        end = last
+    if end != size - 8 - length:
+        raise _reject(path, f"tensors end at byte {end}, data has {size - 8 - length}")
+    return header
+
+
+def _span(path: Path, name: str, entry: Any) -> tuple[int, int]:
+    if not NAME.fullmatch(name):
+        raise _reject(path, f"tensor name {name[:80]!r}")
+    try:
+        shape, (first, last), kind = entry["shape"], entry["data_offsets"], entry["dtype"]
+    except (TypeError, KeyError, ValueError):
+        raise _reject(path, f"entry of {name!r} is incomplete") from None
+    whole = all(type(n) is int and 0 <= n <= 2**40 for n in [*shape, first, last])
+    if not whole or len(shape) > 8 or kind not in SIZES:
+        raise _reject(path, f"entry of {name!r}: type {kind!r}, shape {shape!r}")
+    if last - first != math.prod(shape) * SIZES[kind]:
+        raise _reject(path, f"{name!r} has {last - first} bytes, its shape needs another number")
+    return first, last
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """Return the ``__metadata__`` strings of a file (empty if it has none)."""
+    found = read_header(path).get("__metadata__", {})
+    if not isinstance(found, dict):
+        raise _reject(path, "__metadata__ is not an object")
+    return {str(key): str(value) for key, value in found.items()}
+
+
+def add_metadata(path: Path, extra: dict[str, str]) -> None:
+    """Rewrite the file with ``extra`` merged into ``__metadata__``; tensors stay as they are."""
+    header = read_header(path)
+    header["__metadata__"] = {**header.get("__metadata__", {}), **extra}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format wants the data aligned
+    part = path.with_name(path.name + ".part")
+    with disk_errors(path):
+        with path.open("rb") as old, part.open("wb") as new:
+            old.seek(8 + struct.unpack("<Q", old.read(8))[0])
+            new.write(struct.pack("<Q", len(text)) + text)
+            shutil.copyfileobj(old, new, 2**20)
+            new.flush()
+            os.fsync(new.fileno())
+        part.replace(path)

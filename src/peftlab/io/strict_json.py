@@ -1,0 +1,79 @@
+"""JSON without surprises: finite numbers only, no key twice, always valid UTF-8."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NoReturn
+
+import numpy as np
+
+from peftlab.core.errors import InputRejected
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def dump_json(obj: object, *, indent: int | None = None) -> str:
+    """Return strict JSON text that always encodes as UTF-8; numpy values become plain ones.
+
+    Raises:
+        ValueError: a number in ``obj`` is not finite (write None and a reason instead).
+        TypeError: a value in ``obj`` has no JSON form.
+    """
+    text = json.dumps(obj, indent=indent, ensure_ascii=False, allow_nan=False, default=_plain)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # a lone surrogate in a hostile text: escape it
+        return json.dumps(obj, indent=indent, allow_nan=False, default=_plain)
+    return text
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} occurs twice")
+    return found
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is too large for a number")
+    return value
+
+
+def parse_json(content: bytes, source: str) -> Any:
+    """Parse strict JSON: UTF-8, no key twice, no NaN or Infinity.
+
+    Args:
+        content: the bytes.
+        source: where they come from, for the message.
+
+    Raises:
+        InputRejected: ``JSON-BAD``.
+    """
+    try:
+        return json.loads(
+            content.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+        )
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise InputRejected(
+            f"{source} is not valid JSON",
+            code="JSON-BAD",
+            got=reason,
+            allowed="UTF-8, no key twice, no NaN or Infinity",
+        ) from None

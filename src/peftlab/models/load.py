@@ -1,0 +1,220 @@
+"""The one way to load a base or a tuned victim, from a built-in name, a folder or the hub.
+
+Every path goes through the gate first; only safetensors are read and no remote code runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftlab.core.errors import ConfigError, InputRejected, suggest
+from peftlab.core.seeds import derive
+from peftlab.io.files import read_json, sha256_file
+from peftlab.io.gate import check_adapter, check_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+BUILTIN = Path(__file__).parent / "builtin"
+PREFIX = "builtin:"
+UNTRAINED = "-random"  # builtin:encoder-random: the same architecture, no training
+HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]
+VICTIM_FILE = "victim.json"
+
+
+def resolve(reference: str) -> Path:
+    """Return the local folder of ``builtin:NAME``, a path, or a hub id (``org/name[@revision]``).
+
+    Raises:
+        ConfigError: ``BASE-BUILTIN`` for an unknown built-in name.
+        InputRejected: ``BASE-MISSING`` when there is no such folder and the hub cannot be reached.
+    """
+    if reference.startswith(PREFIX):
+        name = reference.removeprefix(PREFIX).removesuffix(UNTRAINED)
+        if not (BUILTIN / name / "config.json").is_file():
+            known = [path.parent.name for path in BUILTIN.glob("*/config.json")]
+            raise ConfigError(
+                f"there is no built-in model {name!r}",
+                code="BASE-BUILTIN",
+                fix=suggest(name, known),
+            )
+        return BUILTIN / name
+    if Path(reference).is_dir():
+        return Path(reference)
+    return _from_hub(reference)
+
+
+def _from_hub(reference: str) -> Path:
+    name, _, revision = reference.partition("@")
+    looks_local = reference.startswith((".", "/", "~")) or reference.count("/") > 1
+    try:
+        if looks_local or not name:
+            raise FileNotFoundError(reference)  # noqa: TRY301  the message below serves both
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=HUB_FILES))
+    except Exception as error:
+        raise InputRejected(
+            f"there is no model {reference!r} here",
+            code="BASE-MISSING",
+            got=f"no such folder{'' if looks_local else ', and the hub did not give it: '}"
+            + ("" if looks_local else type(error).__name__),
+            allowed="builtin:encoder, a folder, or a hub id such as bert-base-uncased",
+            fix="check the spelling; offline, download the folder first and pass its path",
+        ) from error
+
+
+def fingerprint(reference: str) -> str:
+    """Return a hash over the files that decide what a base computes."""
+    folder = resolve(reference)
+    sha = hashlib.sha256(reference.encode() if reference.endswith(UNTRAINED) else b"")
+    for path in sorted(folder.iterdir()):
+        if path.suffix in {".safetensors", ".json", ".txt"} and path.name != "README.md":
+            sha.update(f"{path.name}\t{sha256_file(path)}\n".encode())
+    return sha.hexdigest()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the libraries' talk about heads that are new by design."""
+    from transformers.utils import logging as talk
+
+    before = talk.get_verbosity()
+    talk.set_verbosity(logging.CRITICAL)
+    talk.disable_progress_bar()
+    try:
+        yield
+    finally:
+        talk.set_verbosity(before)
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Return the folder's tokenizer, with a padding token in any case."""
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:
+        raise InputRejected(
+            f"{folder.name} has no tokenizer that loads",
+            code="BASE-TOKENIZER",
+            got=str(error).split("\n")[0][:200],
+            fix="put tokenizer.json and tokenizer_config.json into the folder",
+        ) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return tokenizer
+
+
+def load_base(
+    reference: str, n_classes: int, *, seed: int = 0, allow_poisoned: bool = False
+) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Return (sequence classifier in eval mode, tokenizer) of a base.
+
+    A base without a head for the task gets one drawn from ``seed``; a base that has a head keeps
+    it. Weights are float32; the model is on the GPU where there is one.
+
+    Args:
+        reference: ``builtin:encoder``, a folder, or a hub id.
+        n_classes: C.
+        seed: of a new head (and of all weights for ``-random`` models).
+        allow_poisoned: let a marked red-team model in.
+
+    Raises:
+        InputRejected: from the gate, or ``BASE-HEAD`` when the base's head has another C.
+    """
+    folder = resolve(reference)
+    check_model(folder, allow_poisoned=allow_poisoned)
+    tokenizer = load_tokenizer(folder)
+    model = _build(folder, reference, n_classes, seed)
+    if getattr(model.config, "pad_token_id", None) is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    return model.to(pick_device()).eval(), tokenizer
+
+
+def _build(folder: Path, reference: str, n_classes: int, seed: int) -> Any:
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "head"))
+        try:
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            _check_head(folder, config, n_classes)
+            config.num_labels = n_classes
+            if reference.endswith(UNTRAINED):
+                return AutoModelForSequenceClassification.from_config(config).float()
+            return AutoModelForSequenceClassification.from_pretrained(
+                folder, config=config, use_safetensors=True, dtype=torch.float32
+            )
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise InputRejected(
+                f"{folder.name} does not load as a sequence classifier",
+                code="BASE-LOAD",
+                got=str(error).split("\n")[0][:300],
+                fix="check that AutoModelForSequenceClassification.from_pretrained loads it",
+            ) from error
+
+
+def _check_head(folder: Path, config: Any, n_classes: int) -> None:
+    """Refuse a base whose trained head has another number of classes."""
+    has_head = any("SequenceClassification" in name for name in config.architectures or [])
+    if has_head and config.num_labels != n_classes:
+        raise InputRejected(
+            f"the head of {folder.name} has {config.num_labels} classes, the data has {n_classes}",
+            code="BASE-HEAD",
+            fix="use data with the same classes, or a base without a classification head",
+        )
+
+
+def pick_device() -> str:
+    """Return ``cuda`` where a GPU is there, else ``cpu``."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load_victim(
+    folder: Path, *, allow_poisoned: bool = False
+) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Return (model in eval mode, tokenizer) of a folder that ``peftlab tune`` wrote.
+
+    Raises:
+        InputRejected: ``VICTIM-MISSING``, ``VICTIM-BASE`` when its base changed since, or the
+            gate's codes.
+    """
+    note = folder / VICTIM_FILE
+    if not note.is_file():
+        raise InputRejected(
+            f"{folder} is not a tuned model of peftlab",
+            code="VICTIM-MISSING",
+            got=f"no {VICTIM_FILE}",
+            fix="make one with `peftlab tune`",
+        )
+    about = read_json(note)
+    if not (folder / "adapter_config.json").is_file():
+        return load_base(str(folder), about["n_classes"], allow_poisoned=allow_poisoned)
+    check_adapter(folder, allow_poisoned=allow_poisoned)
+    reference = about["base"]
+    if not reference.startswith(PREFIX) and not Path(reference).is_absolute():
+        reference = str(folder / reference) if (folder / reference).is_dir() else reference
+    if fingerprint(reference) != about["base_fingerprint"]:
+        raise InputRejected(
+            f"the base of {folder.name} is not the one that it was tuned on",
+            code="VICTIM-BASE",
+            got=reference,
+            fix="restore the base, or tune again",
+        )
+    from peft import PeftModel
+
+    model, tokenizer = load_base(
+        reference, about["n_classes"], seed=about["seed"], allow_poisoned=allow_poisoned
+    )
+    with quiet():
+        return PeftModel.from_pretrained(model, folder).to(pick_device()).eval(), tokenizer

@@ -1,0 +1,206 @@
+"""Texts in, logits out: encode once, batch by length under a token budget, keep the order.
+
+Scores never depend on batch mates beyond rounding: padding is masked, and every row is computed
+from its own tokens. Cost of scoring n texts: one forward pass each, about
+``2 * non-embedding parameters * tokens`` FLOP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from peftlab.core.types import Floats, Ints
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Precision = Literal["fp32", "bf16"]
+MAX_TOKENS = 512  # no text is encoded longer than this, whatever the model would take
+TOKEN_BUDGET = 2048  # padded tokens a batch on CPU: larger batches gain nothing there (measured)
+GPU_TOKEN_BUDGET = 65536
+CHARACTERS_PER_TOKEN = 24  # a bound: text past MAX_TOKENS * this can be cut before tokenising
+
+
+@cache
+def has_fast_bf16() -> bool:
+    """Return whether bf16 matrix products run in hardware here."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    try:
+        with Path("/proc/cpuinfo").open(encoding="ascii", errors="ignore") as lines:
+            flags = next((line for line in lines if line.startswith("flags")), "")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
+    """Return the context in which a model runs at ``precision``."""
+    if precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def device_of(model: torch.nn.Module) -> torch.device:
+    """Return where the model's parameters are."""
+    return next(model.parameters()).device
+
+
+def virtual_tokens(model: Any) -> int:
+    """Return how many positions a prompt-type adapter takes from the text."""
+    configs = getattr(model, "peft_config", None)
+    if not isinstance(configs, dict):
+        return 0
+    return max((int(getattr(c, "num_virtual_tokens", 0) or 0) for c in configs.values()), default=0)
+
+
+def room_for_text(model: Any) -> int:
+    """Return the longest text in tokens that the model can take, virtual tokens set aside."""
+    positions = int(getattr(model.config, "max_position_embeddings", 0) or MAX_TOKENS)
+    if getattr(model.config, "model_type", "") in {"roberta", "xlm-roberta", "camembert"}:
+        positions -= 2  # their position numbers start after the padding index
+    return max(min(positions, MAX_TOKENS) - virtual_tokens(model), 8)
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int
+) -> list[list[int]]:
+    """Return the token numbers of each text, cut to ``max_length``; an empty text keeps >= 1.
+
+    Args:
+        tokenizer: of the model.
+        texts: n texts.
+        max_length: longest sequence in tokens.
+    """
+    if not texts:
+        return []
+    cut = max_length * CHARACTERS_PER_TOKEN
+    rows = tokenizer([text[:cut] for text in texts], truncation=True, max_length=max_length)
+    spare = next(
+        token
+        for token in (tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id, 0)
+        if token is not None
+    )
+    return [ids or [spare] for ids in rows["input_ids"]]
+
+
+def budget_batches(lengths: Sequence[int], budget: int) -> list[Ints]:
+    """Group rows of similar length so that a padded batch holds at most ``budget`` tokens.
+
+    Returns index arrays, longest rows first, that together hold every row once. A row longer than
+    the budget gets a batch of its own.
+
+    Examples:
+        >>> [batch.tolist() for batch in budget_batches([3, 9, 4, 2], budget=9)]
+        [[1], [2, 0], [3]]
+    """
+    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
+    batches: list[Ints] = []
+    start = 0
+    while start < len(order):
+        size = max(budget // max(int(lengths[int(order[start])]), 1), 1)
+        batches.append(order[start : start + size])
+        start += size
+    return batches
+
+
+def pad(
+    rows: Sequence[Sequence[int]], pad_id: int, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """Return ``input_ids`` and ``attention_mask``, both (b, t), padded on the right."""
+    width = max(len(row) for row in rows)
+    ids = np.full((len(rows), width), pad_id, dtype=np.int64)
+    mask = np.zeros((len(rows), width), dtype=np.int64)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row
+        mask[i, : len(row)] = 1
+    return {
+        "input_ids": torch.from_numpy(ids).to(device),
+        "attention_mask": torch.from_numpy(mask).to(device),
+    }
+
+
+def needs_equal_lengths(model: Any) -> bool:
+    """Return whether rows of different length may not share a batch.
+
+    A decoder pools at its last real token and finds it by the token numbers; prompt-type adapters
+    feed embeddings instead, so ``transformers`` would pool at the padding.
+    """
+    configs = getattr(model, "peft_config", {})
+    kinds = {c.peft_type.value for c in configs.values()} if isinstance(configs, dict) else set()
+    return bool(kinds & {"PROMPT_TUNING", "P_TUNING"}) and "score" in dict(
+        model.get_base_model().named_children()
+    )
+
+
+def forward_rows(
+    model: Any, rows: Sequence[Sequence[int]], pad_id: int, device: torch.device
+) -> torch.Tensor:
+    """Return the logits (b, C) of token rows, in order."""
+    if not needs_equal_lengths(model):
+        return model(**pad(rows, pad_id, device)).logits
+    lengths = np.asarray([len(row) for row in rows])
+    parts, order = [], []
+    for length in np.unique(lengths):
+        at = np.flatnonzero(lengths == length)
+        parts.append(model(**pad([rows[int(i)] for i in at], pad_id, device)).logits)
+        order.append(at)
+    back = torch.from_numpy(np.argsort(np.concatenate(order)))
+    return torch.cat(parts)[back.to(device)]
+
+
+def pad_id_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the padding token; decoder families pool at the last token that is not it."""
+    for candidate in (getattr(model.config, "pad_token_id", None), tokenizer.pad_token_id):
+        if candidate is not None:
+            return int(candidate)
+    return 0
+
+
+@torch.inference_mode()
+def predict_logits(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    *,
+    precision: Precision = "fp32",
+    encoded: Sequence[Sequence[int]] | None = None,
+) -> Floats:
+    """Return the logits of each text, in input order.
+
+    Args:
+        model: sequence classifier; put into eval mode here, so that no dropout is active.
+        tokenizer: of the model.
+        texts: n texts; empty texts and n = 0 are allowed.
+        precision: bf16 is faster where ``has_fast_bf16()``; its logits are off by about 1 %.
+        encoded: result of ``encode``, to tokenise once for many models.
+
+    Returns:
+        (n, C) float64.
+    """
+    model.eval()
+    device = device_of(model)
+    if encoded is None:
+        encoded = encode(tokenizer, texts, room_for_text(model))
+    out = np.zeros((len(encoded), int(model.config.num_labels)), dtype=np.float64)
+    budget = TOKEN_BUDGET if device.type == "cpu" else GPU_TOKEN_BUDGET
+    fill = pad_id_of(model, tokenizer)
+    for batch in budget_batches([len(row) for row in encoded], budget):
+        with autocast(device, precision):
+            logits = forward_rows(model, [encoded[int(i)] for i in batch], fill, device)
+        out[batch] = logits.float().cpu().numpy()
+    return out
+
+
+def softmax(logits: Floats) -> Floats:
+    """Return softmax over the last axis, in float64."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    grown = np.exp(shifted)
+    return np.asarray(grown / grown.sum(axis=-1, keepdims=True))

@@ -1,0 +1,297 @@
+"""One self-contained ``report.html``: no script, no remote asset, same bytes for same results.
+
+The page is a template plus plain values; every value from outside is escaped by the template
+engine, and a content security policy in the page forbids loading anything at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftlab.report import figures, panels
+from peftlab.report.read import (
+    DASH,
+    NONE,
+    Cell,
+    clean_text,
+    clean_tree,
+    mapping,
+    read_cells,
+)
+from peftlab.report.results import (
+    Group,
+    group,
+    name_of,
+    percent,
+    sentences,
+    short_percent,
+    standings,
+)
+from peftlab.report.table import METRICS, naming, number, range_of
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATES = Path(__file__).parent / "templates"
+MORE_METRICS: tuple[tuple[str, str], ...] = (
+    ("tpr_roc_01", "TPR at FPR 1 %"),
+    ("tpr_roc_05", "TPR at FPR 5 %"),
+    ("fpr_at_01", "FPR at alpha 1 %"),
+    ("tpr_at_01", "TPR at alpha 1 %"),
+    ("fpr_at_05", "FPR at alpha 5 %"),
+    ("tpr_at_05", "TPR at alpha 5 %"),
+    ("auroc_paired", "AUROC paired"),
+    ("coverage", "coverage"),
+    ("selective_accuracy", "selective accuracy"),
+)
+COSTS: tuple[tuple[str, str], ...] = (
+    ("attack_seconds", "attack, s"),
+    ("train_seconds", "train, s"),
+    ("fit_seconds", "fit guard, s"),
+    ("score_ms_per_text", "score, ms per text"),
+    ("passes_per_text", "passes per text"),
+)
+# Above this many cells, only grouped rows and costs are listed (a page stays under 3 MB).
+MOST_LISTED = 1000
+
+
+def render(results: Mapping[str, Any], arrays: Mapping[str, Any] | None = None) -> str:
+    """Return the whole report as one HTML page.
+
+    Args:
+        results: what ``results.json`` holds.
+        arrays: per cell id the scores, p-values, threshold and un-learning path for the
+            figures; a cell without them is in the tables only.
+
+    Raises:
+        InputRejected: ``REPORT-SCHEMA`` if it is not a results dict.
+    """
+    cells = read_cells(results)
+    groups = group(cells)
+    held = {clean_text(key): value for key, value in (arrays or {}).items()}
+    page = _environment().get_template("report.html.j2")
+    return page.render(
+        name=clean_text(results.get("name") or "report"),
+        question=clean_text(results.get("question") or ""),
+        created=clean_text(results.get("created") or ""),
+        verdict=sentences(groups),
+        ranks=standings(groups),
+        columns=METRICS,
+        tables=_tables(groups),
+        details=_details(groups, held),
+        overview=_overview(groups),
+        control=_control_figures(groups),
+        every=_every_cell(cells),
+        cost=_cost(groups),
+        data=_data(results),
+        synthetic=_synthetic(results),
+        failures=_failures(results),
+        provenance=_provenance(results, cells),
+        n_cells=len(cells),
+        n_groups=len(groups),
+        n_shown=len(figures.representatives(groups)),
+        n_defended=sum(1 for g in groups if not g.control and g.defence != NONE),
+    )
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["percent"] = percent
+    made.filters["short_percent"] = short_percent
+    made.filters["tight"] = _tight
+    return made
+
+
+def _tight(text: object) -> str:
+    """Keep a number and its per cent sign on one line."""
+    return str(text).replace(" %", "\u00a0%")
+
+
+def _measure(one: Group, metric: str) -> dict[str, Any]:
+    """Return one table cell: value, range, reason if missing, and the length of its bar."""
+    found = one.spread(metric)
+    if found is None:
+        return {"value": None, "range": "", "reason": one.reason(metric), "bar": 0}
+    bar = min(max(found.mean, 0.0), 1.0) if metric in {"asr", "asr_def"} else 0.0
+    return {
+        "value": number(metric, found.mean),
+        "range": range_of(metric, found),
+        "reason": "",
+        "bar": round(100 * bar),
+    }
+
+
+def _table(groups: Sequence[Group], names: Sequence[str]) -> list[dict[str, Any]]:
+    extra = [name for name in names if name in {"base", "data"}]
+    return [
+        {
+            "method": name_of(one),
+            "defence": "no defence" if one.defence == NONE else one.defence,
+            "extra": " · ".join(getattr(one, name) for name in extra),
+            "first": index == 0 or name_of(groups[index - 1]) != name_of(one),
+            "measures": [_measure(one, metric) for metric, _ in METRICS],
+            "seeds": len(one.cells),
+        }
+        for index, one in enumerate(groups)
+    ]
+
+
+def _tables(groups: Sequence[Group]) -> dict[str, list[dict[str, Any]]]:
+    names = naming(groups)
+    return {
+        "poisoned": _table([g for g in groups if not g.control], names),
+        "control": _table([g for g in groups if g.control], names),
+    }
+
+
+def _plain(drawing: figures.Drawing) -> dict[str, Any]:
+    """Return a drawing as template values; its SVG is ours, with every name in it escaped."""
+    from markupsafe import Markup
+
+    return {
+        "svg": Markup(drawing.svg),  # noqa: S704  made by svg.to_svg, which escapes all text
+        "title": drawing.title,
+        "caption": drawing.caption,
+        "header": drawing.header,
+        "rows": drawing.rows,
+    }
+
+
+def _all_plain(drawings: Sequence[figures.Drawing | None]) -> list[dict[str, Any]]:
+    return [_plain(drawing) for drawing in drawings if drawing is not None]
+
+
+def _details(groups: Sequence[Group], arrays: Mapping[str, Any]) -> dict[str, list[Any]]:
+    scores, paths = [], []
+    for index, one in enumerate(figures.representatives(groups)):
+        drawn = _all_plain([
+            figures.histogram(f"h{index}", one, arrays),
+            figures.roc(f"r{index}", one, arrays),
+        ])  # fmt: skip
+        if drawn:
+            scores.append({"label": figures.label(one), "figures": drawn})
+        path = _all_plain(figures.trajectory(f"t{index}", one, arrays))
+        if path:
+            paths.append({"label": figures.label(one), "figures": path})
+    return {"scores": scores, "paths": paths}
+
+
+def _overview(groups: Sequence[Group]) -> dict[str, list[dict[str, Any]]]:
+    names = dict.fromkeys(g.defence for g in groups if g.defence != NONE and not g.control)
+    return {
+        "before_after": _all_plain([
+            panels.before_after(f"b{index}", name, groups)
+            for index, name in enumerate(list(names)[: figures.MOST_CELLS])
+        ]),
+        "calibration": _all_plain([panels.calibration("c0", groups)]),
+    }  # fmt: skip
+
+
+def _control_figures(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    return _all_plain([panels.control_auroc("n0", groups)])
+
+
+def _every_cell(cells: Sequence[Cell]) -> dict[str, Any]:
+    """Return one row per cell with all metrics that any of them has."""
+    known = [
+        pair for pair in (*METRICS, *MORE_METRICS) if any(pair[0] in cell.metrics for cell in cells)
+    ]
+    rows = [
+        [
+            figures.label_of(cell.attack, cell.tuner, cell.defence),
+            "control" if cell.control else "poisoned",
+            str(cell.seed),
+            *(number(key, cell.metrics[key]) if key in cell.metrics else DASH for key, _ in known),
+        ]
+        for cell in cells[:MOST_LISTED]
+    ]
+    header = ["cell", "base", "seed", *(title for _, title in known)]
+    return {"header": header, "rows": rows, "left_out": max(len(cells) - MOST_LISTED, 0)}
+
+
+def _cost(groups: Sequence[Group]) -> dict[str, Any]:
+    """Return mean costs per tuner and defence; the attack hardly changes them."""
+    known = [pair for pair in COSTS if any(pair[0] in c.cost for g in groups for c in g.cells)]
+    rows = []
+    for tuner, defence in dict.fromkeys((g.tuner, g.defence) for g in groups):
+        own = [c for g in groups if (g.tuner, g.defence) == (tuner, defence) for c in g.cells]
+        row = [tuner, defence]
+        for key, _ in known:
+            values = [cell.cost[key] for cell in own if key in cell.cost]
+            row.append(f"{sum(values) / len(values):,.4g}" if values else DASH)
+        rows.append(row)
+    header = ["tuner", "defence", *(title for _, title in known)]
+    return {"header": header, "rows": rows if known else []}
+
+
+def _data(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    sets = clean_tree(mapping(results.get("data")))
+    found = []
+    for name, about in sets.items():
+        about_set = mapping(about)
+        notes = about_set.get("notes") or []
+        found.append({
+            "name": name,
+            "sizes": [
+                (split, about_set[key])
+                for split, key in (("train", "n_train"), ("dev", "n_dev"), ("test", "n_test"))
+                if about_set.get(key) is not None
+            ],
+            "labels": ", ".join(map(str, about_set.get("label_names") or [])),
+            "source": str(about_set.get("source") or ""),
+            "licence": str(about_set.get("licence") or ""),
+            "notes": [notes] if isinstance(notes, str) else list(notes),
+        })  # fmt: skip
+    return found
+
+
+def _synthetic(results: Mapping[str, Any]) -> list[str]:
+    """Return the data sets that were generated, so that no result on them looks like more."""
+    sets = mapping(results.get("data"))
+    return [
+        clean_text(name)
+        for name, about in sets.items()
+        if mapping(about).get("source") == "generated" or mapping(about).get("synthetic") is True
+    ]
+
+
+def _failures(results: Mapping[str, Any]) -> list[list[str]]:
+    """Return one row per step that failed, so that a missing cell has a reason."""
+    listed = results.get("failures")
+    if not isinstance(listed, Sequence) or isinstance(listed, str):
+        return []
+    keys = ("kind", "state", "code", "message")
+    return [
+        [clean_text(failure.get(key) or DASH) for key in keys]
+        for failure in listed[:MOST_LISTED]
+        if isinstance(failure, Mapping)
+    ]
+
+
+def _provenance(results: Mapping[str, Any], cells: Sequence[Cell]) -> dict[str, Any]:
+    def listed(key: str) -> list[tuple[str, str]]:
+        values = clean_tree(mapping(results.get(key)))
+        return [(name, _as_text(value)) for name, value in values.items()]
+
+    recipe = clean_tree(results.get("recipe") or {})
+    return {
+        "seeds": ", ".join(str(seed) for seed in dict.fromkeys(cell.seed for cell in cells)),
+        "versions": listed("versions"),
+        "machine": listed("machine"),
+        "recipe": json.dumps(recipe, indent=2, ensure_ascii=False) if recipe else "",
+    }
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,120 @@
+"""A plan does shared work once and changes identity with everything that matters."""
+
+from collections import Counter
+
+import pytest
+
+from peftlab.engine import plan as module
+from peftlab.engine.plan import plan
+from peftlab.engine.recipe import make_recipe
+
+GRID = {
+    "name": "grid",
+    "attack": ["badnets", "insent", "soft"],
+    "tuner": ["lora", "prefix"],
+    "defence": ["psim", "onion"],
+    "seeds": [0, 1, 2],
+}
+
+
+def kinds(nodes, **key):
+    return Counter(
+        node.kind for node in nodes if all(node.key.get(name) == key[name] for name in key)
+    )
+
+
+def ids(values=None, data="d", base="b", **changes):
+    return {node.id for node in plan(make_recipe({**GRID, **(values or {}), **changes}), data, base)}
+
+
+def test_shared_work_is_planned_once():
+    nodes = plan(make_recipe(GRID), "data", "base")
+    assert kinds(nodes, control=False) == {"base": 9, "victim": 18, "guard": 18, "cell": 36}
+    assert kinds(nodes, control=True) == {"base": 3, "victim": 6, "guard": 6, "cell": 36}
+    assert len({node.id for node in nodes}) == len(nodes)
+
+
+def test_order_and_roles():
+    nodes = plan(make_recipe(GRID), "data", "base")
+    seen = set()
+    for node in nodes:
+        assert seen.issuperset(node.needs)
+        assert set(node.key["needs"].values()) == set(node.needs)
+        seen.add(node.id)
+    cells = [node for node in nodes if node.kind == "cell"]
+    assert set(cells[0].key["needs"]) == {"base", "victim", "guard"}
+    names = [
+        (*node.key["labels"].values(), node.key["control"], node.key["seed"]) for node in cells
+    ]
+    assert names[:4] == [
+        ("badnets", "lora", "psim", False, 0), ("badnets", "lora", "psim", False, 1),
+        ("badnets", "lora", "psim", False, 2), ("badnets", "lora", "onion", False, 0),
+    ]  # fmt: skip
+    assert [name[0] for name in names] == ["badnets"] * 24 + ["insent"] * 24 + ["soft"] * 24
+
+
+def test_without_tuner_and_defence_the_base_is_the_victim():
+    recipe = make_recipe({**GRID, "tuner": "none", "defence": "none", "control": False})
+    nodes = plan(recipe, "data", "base")
+    assert kinds(nodes) == {"base": 9, "cell": 9}
+    cell = nodes[-1]
+    assert cell.key["needs"] == {"base": cell.needs[0], "victim": cell.needs[0]}
+
+
+def test_no_control_when_not_wanted_unless_the_attack_is_one():
+    assert kinds(plan(make_recipe({**GRID, "control": False}), "d", "b"), control=True) == {}
+    zero = {**GRID, "attack": {"name": "badnets", "options": {"rate": 0}}}
+    for control in (True, False):
+        nodes = plan(make_recipe({**zero, "control": control}), "d", "b")
+        assert kinds(nodes) == kinds(nodes, control=True) == {
+            "base": 3, "victim": 6, "guard": 6, "cell": 12,
+        }  # fmt: skip
+
+
+def test_controls_of_other_data_knowledge_are_not_shared():
+    attack = [{"name": "badnets"}, {"name": "insent", "options": {"knowledge": "proxy"}}]
+    nodes = plan(make_recipe({**GRID, "attack": attack}), "d", "b")
+    assert kinds(nodes, control=True)["base"] == 6
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data": "other"}, {"base": "other"}, {"values": {"base": "elsewhere"}},
+        {"values": {"attacker": {"epochs": 1}}}, {"values": {"limits": {"max_train": 10}}},
+        {"values": {"seeds": [7]}}, {"values": {"data_options": {"label_noise": 0.1}}},
+    ],
+)  # fmt: skip
+def test_everything_changes_with_what_all_depends_on(change):
+    assert not ids() & ids(**change)
+
+
+def test_only_dependants_change():
+    before = plan(make_recipe(GRID), "d", "b")
+    kept = ids({"defence": ["psim", {"name": "onion", "options": {"alpha": 0.01}}]})
+    changed = Counter(node.kind for node in before if node.id not in kept)
+    assert changed == {"guard": 12, "cell": 36}
+    assert ids({"name": "other", "question": "why?"}) == ids()
+    assert ids({"seeds": [0, 1, 2, 3]}) > ids()
+
+
+def test_the_code_of_a_method_counts(monkeypatch):
+    before = ids()
+    real = module._code
+    monkeypatch.setattr(
+        module, "_code", lambda kind, name: "changed" if name == "lora" else real(kind, name)
+    )
+    nodes = plan(make_recipe(GRID), "d", "b")
+    changed = Counter(node.kind for node in nodes if node.id not in before)
+    assert changed == {"victim": 12, "cell": 36}
+
+
+def test_a_file_named_by_an_option_counts(tmp_path):
+    train = tmp_path / "train.tsv"
+    train.write_text("one")
+    attack = {"name": "imported", "options": {"train": str(train)}}
+    recipe = make_recipe({**GRID, "attack": attack, "control": False})
+    before = plan(recipe, "d", "b")
+    assert plan(recipe, "d", "b") == before
+    train.write_text("two")
+    assert not {node.id for node in plan(recipe, "d", "b")} & {node.id for node in before}
