@@ -24,18 +24,13 @@ class PoisonOptions(Options):
     Every attack's own options class derives from this one.
     """
 
-    target: int = option(
-        0,
-        "class that the trigger should give",
-        source="shuaizhao95/PSIM:poisoned_pretrain.py",
-        ge=0,
-    )
+    target: int = option(0, "class that the trigger should give", source="shuaizhao95/PSIM", ge=0)
     rate: float = option(
         0.1, "share of the whole training set that is poisoned; 0 is the negative control",
         source="thunlp/OpenBackdoor:poisoner.py", ge=0, le=1,
     )  # fmt: skip
     labels: Literal["dirty", "clean", "mixed"] = option(
-        "dirty", "dirty: relabel others; clean: trigger in target class; mixed: from all, relabelled",
+        "dirty", "dirty: others, relabelled; clean: target class only; mixed: from all, relabelled",
         source="attacks.md 1 (OpenBackdoor semantics)",
     )  # fmt: skip
     knowledge: Literal["full", "proxy"] = option(

@@ -85,12 +85,19 @@ def parse_options(cls: type[AnyOptions], values: Mapping[str, Any], owner: str) 
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or owner
+        name = owner.rsplit(maxsplit=1)[-1]
         raise ConfigError(
             f"{owner}: option {where!r} is not valid: {first['msg']}",
             code="OPTION-VALUE",
             got=repr(first.get("input")),
-            fix=f"see `peftlab describe {owner.rsplit(maxsplit=1)[-1]}` for types, bounds and defaults",
+            fix=f"see `peftlab describe {name}` for types, bounds and defaults",
         ) from None
+
+
+def _type_words(about: Mapping[str, Any]) -> str:
+    if "type" in about:
+        return str(about["type"])
+    return " or ".join(str(part.get("type", "?")) for part in about.get("anyOf", [{}]))
 
 
 def option_table(cls: type[BaseModel]) -> list[dict[str, Any]]:
@@ -110,7 +117,7 @@ def option_table(cls: type[BaseModel]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": name,
-XX
+                "type": _type_words(about),
                 "default": field.get_default(call_default_factory=True),
                 "help": field.description or "",
                 "source": about.get("source", ""),

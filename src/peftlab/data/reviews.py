@@ -10,7 +10,7 @@ small share of labels is wrong on purpose, as human labels are, in every split. 
 for attackers who do not have the victim's data: the same task, but other topics and patterns.
 
 Known difference from human text: the variety is that of a grammar. Results on this corpus are
-synthetic and must be called so. Cost: about 0.1 s per 1000 texts.
+synthetic and must be called so. Cost: under 0.1 s per 1000 texts.
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ def _write_split(options: ReviewOptions, split: str, n: int, taken: set[str]) ->
     options=ReviewOptions,
     source="ours (generated)",
     licence="Apache-2.0",
-    cost="about 0.1 s per 1000 texts",
+    cost="under 0.1 s per 1000 texts",
 )
 class Reviews:
     """Generated reviews, positive or negative, with a proxy set of other topics."""
@@ -265,7 +265,7 @@ class Reviews:
     options=FourClassOptions,
     source="ours (generated)",
     licence="Apache-2.0",
-    cost="about 0.1 s per 1000 texts",
+    cost="under 0.1 s per 1000 texts",
 )
 class FourClassReviews(Reviews):
     """Generated reviews in four classes, from very negative to very positive."""

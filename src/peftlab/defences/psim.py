@@ -90,8 +90,8 @@ class PsimOptions(GuardOptions):
     rank: int = option(8, "LoRA rank", source="psim.md 4", ge=1, le=1024)
     virtual_tokens: int = option(5, "for prompt types", source="psim.md 4", ge=1, le=100)
     members: int = option(
-        1, "ensemble: independent label draws and data orders, scores summed", source="psim.md 13.4",
-        ge=1, le=16,
+        1, "ensemble: independent label draws and data orders, scores summed",
+        source="psim.md 13.4", ge=1, le=16,
     )  # fmt: skip
 
     @field_validator("checkpoints")
@@ -314,7 +314,7 @@ class Psim:
             raise RunFailed(
                 "the identifier learned the random labels by heart",
                 code="PSIM-MEMORISED",
-                got=f"{share:.2f} of the reset labels are right, chance is {1 / self.n_classes:.2f}",
+                got=f"{share:.2f} of them are right, chance is {1 / self.n_classes:.2f}",
                 fix="fewer steps (checkpoints), a smaller rank, more texts, or labels='uniform'",
             )
 
@@ -416,7 +416,7 @@ class Psim:
         return out, predicted
 
     def _models(self) -> list[tuple[Any, Any, dict[str, torch.Tensor]]]:
-        """Return (model, tokenizer, untouched weights) of the base and of each path, kept loaded."""
+        """Return (model, tokenizer, untouched weights) of base and paths, kept loaded."""
         if not self._live:
             if self._load_base is None:
                 raise ConfigError(

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from peftlab.core import registry
 from peftlab.core.errors import ConfigError, suggest
-from peftlab.core.options import Options, parse_options
+from peftlab.core.options import Options
 
 _KINDS = ("attack", "tuner", "defence")
 _TABLES = ("attacker", "limits", "data_options")
@@ -52,6 +52,14 @@ def _takes_list(annotation: object) -> bool:
     return any(_takes_list(part) for part in get_args(annotation))
 
 
+def _takes_words(annotation: object) -> bool:
+    """Tell whether an option is a text, a choice among texts, or either of these or None."""
+    parts = get_args(annotation)
+    if not parts:
+        return annotation is str or isinstance(annotation, str)
+    return all(part is type(None) or _takes_words(part) for part in parts)
+
+
 def _split(text: str) -> tuple[list[str], str]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
@@ -86,7 +94,7 @@ def _set_option(kind: str, tables: list[dict[str, Any]], key: str, text: str) ->
             continue
         hit = True
         options = table.setdefault("options", {})
-        options[key] = _fitting(cls, key, text, f"{kind} {table['name']}")
+        options[key] = _fitting(cls, key, text)
     if not hit:
         names = ", ".join(table["name"] for table in tables)
         raise ConfigError(
@@ -96,25 +104,15 @@ def _set_option(kind: str, tables: list[dict[str, Any]], key: str, text: str) ->
         )
 
 
-def _fitting(cls: type[BaseModel], key: str, text: str, owner: str) -> Any:
-    """Return the reading of ``text`` that the option accepts: a list, a TOML scalar, the text."""
-    if _takes_list(cls.model_fields[key].annotation):
+def _fitting(cls: type[BaseModel], key: str, text: str) -> Any:
+    """Read ``text`` as the option wants it: a list, a word as it stands, or any TOML value."""
+    annotation = cls.model_fields[key].annotation
+    if _takes_list(annotation):
         return _parse_list(text)
     value = parse_value(text)
-    try:
-        parse_options(cls, {key: value}, owner)
-    except ConfigError:
-        if value != text and _accepts(cls, key, text, owner):
-            return text  # a trigger such as 2024 is a word for an option that wants words
+    if _takes_words(annotation) and not isinstance(value, str):
+        return text  # a trigger such as 2024 or true is a word
     return value
-
-
-def _accepts(cls: type[BaseModel], key: str, value: object, owner: str) -> bool:
-    try:
-        parse_options(cls, {key: value}, owner)
-    except ConfigError:
-        return False
-    return True
 
 
 def _as_tables(given: object) -> list[dict[str, Any]]:

@@ -49,6 +49,10 @@ def read_table(path: Path, *, limit_bytes: int = LIMIT_BYTES) -> Table:
 
 def _read_bounded(path: Path, limit: int) -> bytes:
     """Return the decompressed bytes, never reading more than the limit."""
+    if not path.is_file():  # a pipe would block for ever
+        raise InputRejected(
+            f"{path.name} is not a file", code="DATA-READ", fix="put a regular file there"
+        )
     try:
         if path.name.endswith(".gz"):
             with gzip.open(path) as packed:

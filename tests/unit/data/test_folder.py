@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftlab.core import registry
-from peftlab.core.errors import BackendMissing, InputRejected, PeftlabError
+from peftlab.core.errors import BackendMissing, InputRejected
 from peftlab.core.types import TaskData
 from peftlab.data.folder import Folder, FolderOptions
 from peftlab.io import tables
@@ -115,11 +116,9 @@ def test_any_bytes_load_or_are_refused(kind, packed, tmp_path):
     def run(data):
         raw = gzip.compress(data) if packed and len(data) % 2 else data
         (tmp_path / f"train.{kind}{packed}").write_bytes(raw)
-        try:
+        # Any other exception would come through and fail the test.
+        with contextlib.suppress(InputRejected):
             load(tmp_path)
-        except PeftlabError as error:
-            assert error.exit_code == 3
-            assert error.fix
 
     run()
 
@@ -294,6 +293,9 @@ def test_broken_gzip(tmp_path):
     rejected(tmp_path, "DATA-READ")
     (tmp_path / "train.tsv.gz").unlink()
     (tmp_path / "train.tsv").mkdir()
+    rejected(tmp_path, "DATA-READ")
+    (tmp_path / "train.tsv").rmdir()
+    os.mkfifo(tmp_path / "train.tsv")
     rejected(tmp_path, "DATA-READ")
 
 

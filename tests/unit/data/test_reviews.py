@@ -85,7 +85,7 @@ def test_test_split_does_not_depend_on_the_other_sizes(corpus):
     assert make(n_train=50, n_dev=20, n_proxy=0).test == corpus.test
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_learnable_by_counting_words_but_not_trivial(seed):
     data = make(seed=seed)
     assert 0.75 < bag_of_words_accuracy(data, data.test) < 0.97

@@ -24,13 +24,19 @@ def kinds(nodes, **key):
 
 
 def ids(values=None, data="d", base="b", **changes):
-    return {node.id for node in plan(make_recipe({**GRID, **(values or {}), **changes}), data, base)}
+    return {
+        node.id for node in plan(make_recipe({**GRID, **(values or {}), **changes}), data, base)
+    }
 
 
 def test_shared_work_is_planned_once():
     nodes = plan(make_recipe(GRID), "data", "base")
-    assert kinds(nodes, control=False) == {"base": 9, "victim": 18, "guard": 18, "cell": 36}
-    assert kinds(nodes, control=True) == {"base": 3, "victim": 6, "guard": 6, "cell": 36}
+    assert kinds(nodes, control=False) == {
+        "base": 9, "victim": 18, "guard": 18, "outputs": 18, "scores": 18, "cell": 36,
+    }  # fmt: skip
+    assert kinds(nodes, control=True) == {
+        "base": 3, "victim": 6, "guard": 6, "outputs": 18, "scores": 18, "cell": 36,
+    }  # fmt: skip
     assert len({node.id for node in nodes}) == len(nodes)
 
 
@@ -42,7 +48,7 @@ def test_order_and_roles():
         assert set(node.key["needs"].values()) == set(node.needs)
         seen.add(node.id)
     cells = [node for node in nodes if node.kind == "cell"]
-    assert set(cells[0].key["needs"]) == {"base", "victim", "guard"}
+    assert set(cells[0].key["needs"]) == {"base", "victim", "guard", "outputs", "scores"}
     names = [
         (*node.key["labels"].values(), node.key["control"], node.key["seed"]) for node in cells
     ]
@@ -56,9 +62,10 @@ def test_order_and_roles():
 def test_without_tuner_and_defence_the_base_is_the_victim():
     recipe = make_recipe({**GRID, "tuner": "none", "defence": "none", "control": False})
     nodes = plan(recipe, "data", "base")
-    assert kinds(nodes) == {"base": 9, "cell": 9}
+    assert kinds(nodes) == {"base": 9, "outputs": 9, "cell": 9}
     cell = nodes[-1]
-    assert cell.key["needs"] == {"base": cell.needs[0], "victim": cell.needs[0]}
+    base, outputs = cell.needs
+    assert cell.key["needs"] == {"base": base, "victim": base, "outputs": outputs}
 
 
 def test_no_control_when_not_wanted_unless_the_attack_is_one():
@@ -67,7 +74,7 @@ def test_no_control_when_not_wanted_unless_the_attack_is_one():
     for control in (True, False):
         nodes = plan(make_recipe({**zero, "control": control}), "d", "b")
         assert kinds(nodes) == kinds(nodes, control=True) == {
-            "base": 3, "victim": 6, "guard": 6, "cell": 12,
+            "base": 3, "victim": 6, "guard": 6, "outputs": 6, "scores": 6, "cell": 12,
         }  # fmt: skip
 
 
@@ -93,7 +100,7 @@ def test_only_dependants_change():
     before = plan(make_recipe(GRID), "d", "b")
     kept = ids({"defence": ["psim", {"name": "onion", "options": {"alpha": 0.01}}]})
     changed = Counter(node.kind for node in before if node.id not in kept)
-    assert changed == {"guard": 12, "cell": 36}
+    assert changed == {"guard": 12, "scores": 18, "cell": 36}
     assert ids({"name": "other", "question": "why?"}) == ids()
     assert ids({"seeds": [0, 1, 2, 3]}) > ids()
 
@@ -106,7 +113,7 @@ def test_the_code_of_a_method_counts(monkeypatch):
     )
     nodes = plan(make_recipe(GRID), "d", "b")
     changed = Counter(node.kind for node in nodes if node.id not in before)
-    assert changed == {"victim": 12, "cell": 36}
+    assert changed == {"victim": 12, "outputs": 18, "cell": 36}
 
 
 def test_a_file_named_by_an_option_counts(tmp_path):

@@ -1,10 +1,12 @@
 """Recipes are strict, fully resolved and easy to change from the command line."""
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peftlab.core.errors import ConfigError, PeftlabError
+from peftlab.core.errors import ConfigError
 from peftlab.engine.overrides import parse_value
 from peftlab.engine.recipe import dataset_name, load_recipe, make_recipe
 
@@ -45,11 +47,14 @@ def test_a_resolved_recipe_resolves_to_itself():
 
 def test_files(tmp_path):
     path = tmp_path / "demo.toml"
-    path.write_text('name = "demo"\nseeds = [3]\n[[attack]]\nname = "insent"\n[limits]\nmax_test = 9\n')
+    path.write_text(
+        'name = "demo"\nseeds = [3]\n[[attack]]\nname = "insent"\n[limits]\nmax_test = 9\n'
+    )
     recipe = load_recipe(path, ["attacker.epochs=1"])
     assert (recipe.seeds, recipe.limits.max_test, recipe.attacker.epochs) == ((3,), 9, 1)
     for content, code in (
-        (b"name = ", "RECIPE-TOML"), (b'name = "\xff"', "RECIPE-TOML"), (b"a=1\na=2", "RECIPE-TOML"),
+        (b"name = ", "RECIPE-TOML"), (b'name = "\xff"', "RECIPE-TOML"),
+        (b"a=1\na=2", "RECIPE-TOML"),
         (b"#" * (1024 * 1024 + 1), "RECIPE-FILE"), (b"x = " + b"[" * 5000, "RECIPE-TOML"),
     ):  # fmt: skip
         path.write_bytes(content)
@@ -107,8 +112,9 @@ def test_typos_are_helped():
 def test_overrides():
     recipe = make_recipe(
         TWO,
-        ["seeds=4,5", "tuner=lora", "defence.options.alpha=0.1", "attacker.epochs=1", "control=false",
-         "base=builtin:other", "limits.max_train=100", "data_options.classes=4", "question=5 > 3?"],
+        ["seeds=4,5", "tuner=lora", "defence.options.alpha=0.1", "attacker.epochs=1",
+         "control=false", "base=builtin:other", "limits.max_train=100", "data_options.classes=4",
+         "question=5 > 3?"],
     )  # fmt: skip
     assert recipe.seeds == (4, 5)
     assert [choice.name for choice in recipe.tuner] == ["lora"]
@@ -130,15 +136,22 @@ def test_an_option_goes_to_every_method_that_has_it():
     assert error.code == "OPTION-UNKNOWN"
 
 
-@pytest.mark.parametrize("word", ["2024", "true", "nan", "1979-05-27", "0x10", "a=b", "[x]", "1\n2"])
+@pytest.mark.parametrize("word", ["2024", "true", "nan", "1979-05-27", "0x10", "a=b", "[x]", "[1]"])
 def test_a_trigger_stays_a_word(word):
     recipe = make_recipe(TWO, [f"attack.options.trigger={word}"])
     assert options(recipe, "attack")["trigger"] == word
 
 
+def test_quotes_are_toml():
+    recipe = make_recipe(TWO, ['attack.options.trigger="mb"', "attack.options.position='inner'"])
+    assert options(recipe, "attack")["trigger"] == "mb"
+    assert options(recipe, "attack")["position"] == "inner"
+
+
 def test_lists_and_replacement_of_methods():
     recipe = make_recipe(
-        TWO, ["defence.options.checkpoints=5,10", "attack.options.copies=2", "attack=badnets,insent"]
+        TWO,
+        ["defence.options.checkpoints=5,10", "attack.options.copies=2", "attack=badnets,insent"],
     )
     assert options(recipe, "defence")["checkpoints"] == [5, 10]
     assert [choice.name for choice in recipe.attack] == ["badnets", "insent"]
@@ -168,10 +181,8 @@ def test_wrong_overrides_are_refused(text, code):
 def test_any_override_text_is_read_or_refused(text):
     parse_value(text)
     for key in ("seeds", "attack.options.rate", "attack.options.trigger", "limits.max_train", ""):
-        try:
+        with suppress(ConfigError):
             make_recipe(TWO, [f"{key}={text}"])
-        except PeftlabError as error:
-            assert error.exit_code == 2
 
 
 def test_which_data_set_loads_it():

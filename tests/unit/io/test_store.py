@@ -105,7 +105,7 @@ class StoreMachine(RuleBasedStateMachine):
     def late_worker_is_refused(self, data, works):
         lease = data.draw(st.sampled_from(self.stale))
         published = []
-        with pytest.raises(RunFailed, match="LEASE-LOST"):
+        with pytest.raises(RunFailed, match="LEASE-LOST"):  # noqa: PT012
             if works:
                 self.db.finish(lease, {}, lambda: published.append(1))
             else:

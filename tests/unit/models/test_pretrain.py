@@ -235,7 +235,7 @@ def make(toy, folder, progress=lambda line: None, **changes):
     )
 
 
-class Killed(Exception):  # noqa: N818  it is not an error of ours
+class Killed(Exception):
     pass
 
 

@@ -1,0 +1,138 @@
+"""Grids on the command line: demo, bench run, table, compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from peftlab.apps.cli.console import bar, out_json, say
+from peftlab.apps.cli.console import out as put
+from peftlab.core.errors import ConfigError, PeftlabError, suggest
+
+SHIPPED = Path(__file__).parents[2] / "recipes"
+
+
+def _find(recipe: str) -> Path:
+    """Return the recipe file: a path, or the name of a shipped recipe."""
+    path = Path(recipe)
+    if path.is_file():
+        return path
+    shipped = {file.stem: file for file in sorted(SHIPPED.glob("*.toml"))}
+    if path.stem in shipped and path.suffix in {"", ".toml"}:
+        return shipped[path.stem]
+    raise ConfigError(
+        f"there is no recipe {recipe!r}", code="RECIPE-FILE", fix=suggest(path.stem, shipped)
+    )
+
+
+def run(
+    recipe: str, out: Path | None, settings: Sequence[str], workers: int,
+    *, dry_run: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Run a grid, or go on with it."""
+    from peftlab.engine.recipe import load_recipe
+
+    loaded = load_recipe(_find(recipe), settings)
+    target = out or Path("runs") / loaded.name
+    if dry_run:
+        _print_plan(loaded, as_json=as_json)
+        return
+    results = _run(loaded, target, workers)
+    if as_json:
+        out_json(results)
+        return
+    from peftlab.report.results import verdict
+    from peftlab.report.table import text
+
+    put(verdict(results) + "\n\n" + text(results) + "\n")
+    put(f"results: {target / 'results.json'}\nreport:  {target / 'report.html'}")
+
+
+def _print_plan(recipe: Any, *, as_json: bool) -> None:
+    from collections import Counter
+
+    from peftlab.engine.bench import make_plan
+
+    _, nodes = make_plan(recipe)
+    counts = Counter(node.kind for node in nodes)
+    if as_json:
+        out_json({"nodes": dict(counts), "cells": counts["cell"]})
+        return
+    put(
+        f"{counts['cell']} cells from {counts['base']} trained bases, {counts['victim']} tuned "
+        f"victims and {counts['guard']} fitted guards; shared work is done once"
+    )
+
+
+def _run(recipe: Any, target: Path, workers: int) -> dict[str, Any]:
+    """Run, then write the report, also when some nodes failed."""
+    from peftlab.engine.bench import RESULTS, read_results, run_recipe
+
+    try:
+        with bar(recipe.name) as tell:
+            return run_recipe(recipe, target, workers=workers, progress=tell)
+    except PeftlabError as error:
+        if error.code == "RUN-NODES":
+            say(f"report of what was done: {target / 'report.html'}")
+        raise
+    finally:
+        if (target / RESULTS).is_file():
+            write_report(target, read_results(target))
+
+
+def write_report(target: Path, results: dict[str, Any]) -> None:
+    """Write ``report.html`` beside the results."""
+    from peftlab.engine.bench import gather_arrays
+    from peftlab.io.files import write_atomic
+    from peftlab.report.figures import representatives
+    from peftlab.report.html import render
+    from peftlab.report.read import read_cells
+    from peftlab.report.results import group
+
+    shown = [cell.id for one in representatives(group(read_cells(results))) for cell in one.cells]
+    write_atomic(target / "report.html", render(results, gather_arrays(target, shown)))
+
+
+def demo(out: Path, workers: int, *, as_json: bool) -> None:
+    """Take the tour."""
+    say(
+        "The tour: an attacker poisons a small language model so that the word 'mn' in a review\n"
+        "forces the class it wants. You tune that model by LoRA on your own clean reviews; the\n"
+        "backdoor stays. Then a guard is fitted, without knowing trigger or target, and tried.\n"
+    )
+    run("demo", out, [], workers, dry_run=False, as_json=as_json)
+
+
+def table(path: Path, *, markdown: bool, as_json: bool) -> None:
+    """Print the table of a run."""
+    from peftlab.engine.bench import read_results
+    from peftlab.report import table as tables
+
+    results = read_results(path)
+    if as_json:
+        out_json({"cells": results["cells"]})
+    else:
+        put(tables.markdown(results) if markdown else tables.text(results))
+
+
+def compare(first: Path, second: Path, metric: str, *, as_json: bool) -> None:
+    """Compare two runs."""
+    from peftlab.engine.bench import compare as compare_runs
+    from peftlab.engine.bench import read_results
+
+    rows = compare_runs(read_results(first), read_results(second), metric)
+    if not rows:
+        raise ConfigError(
+            "the two runs have no cell in common that has this metric",
+            code="COMPARE-NONE", got=metric, fix="compare runs of the same recipe",
+        )  # fmt: skip
+    if as_json:
+        out_json({"metric": metric, "rows": rows})
+        return
+    put(f"{metric}: second minus first, mean over seeds [95 % interval]")
+    for row in rows:
+        name = " x ".join(str(row[k]) for k in ("attack", "tuner", "defence"))
+        name += ", control" if row["control"] else ""
+        spread = "" if row["low"] is None else f"  [{row['low']:+.4f}, {row['high']:+.4f}]"
+        put(f"{name:44} {row['difference']:+.4f}{spread}  n = {row['n']}")

@@ -1,0 +1,263 @@
+"""The ``peftlab`` command: every verb, its arguments, and nothing else.
+
+Heavy imports happen inside the verbs, so that ``peftlab --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from peftlab import __version__
+from peftlab.apps.cli.console import errors_in_words
+
+app = typer.Typer(
+    name="peftlab",
+    help="Know what is in a fine-tune before you ship it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+guard_app = typer.Typer(no_args_is_help=True, help="Fit, use and measure a guard.")
+bench_app = typer.Typer(no_args_is_help=True, help="Run grids of attacks, tuners and defences.")
+app.add_typer(guard_app, name="guard")
+app.add_typer(bench_app, name="bench")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+Base = Annotated[str, typer.Option("--base", help="builtin:encoder, a folder, or a hub id.")]
+Data = Annotated[str, typer.Option("--data", help="A registered name, a folder, or hf:NAME.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write; must not exist.")]
+Options = Annotated[
+    list[str], typer.Option("--option", "-o", help="KEY=VALUE of the method; repeat for more.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what stands at --out.")]
+AllowPoisoned = Annotated[
+    bool, typer.Option("--allow-poisoned", help="Let a marked red-team model in (experiments).")
+]
+Workers = Annotated[
+    int, typer.Option("--workers", min=1, help="Worker processes, one computing thread each.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show stack traces.")] = False,
+) -> None:
+    """Know what is in a fine-tune before you ship it."""
+    del debug  # read from the command line by run(), before anything can fail
+    if version:
+        sys.stdout.write(f"peftlab {__version__}\n")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Run folder; an old one is resumed.")] = Path(
+        "runs/demo"
+    ),
+    workers: Workers = 2,
+    json: Json = False,
+) -> None:
+    """Take the tour on built-in parts: poison, tune, guard, report; under 3 minutes on 2 cores."""
+    from peftlab.apps.cli import bench
+
+    bench.demo(out, workers, as_json=json)
+
+
+@app.command()
+def attack(
+    out: Out,
+    name: Annotated[str, typer.Argument(help="Attack, see `peftlab list`.")] = "badnets",
+    base: Base = "builtin:encoder",
+    data: Data = "reviews",
+    option: Options = [],  # noqa: B006  typer copies it
+    epochs: Annotated[float, typer.Option(help="Passes over the poisoned set.", min=0.01)] = 3,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Make a poisoned base for experiments: a stock transformers folder that carries a mark."""
+    from peftlab.apps.cli import steps
+
+    steps.attack(out, name, base, data, option, epochs, seed, overwrite=overwrite, as_json=json)
+
+
+@app.command()
+def tune(
+    out: Out,
+    base: Base = "builtin:encoder",
+    data: Data = "reviews",
+    method: Annotated[str, typer.Option("--method", help="Tuner, see `peftlab list`.")] = "lora",
+    option: Options = [],  # noqa: B006
+    seed: Seed = 0,
+    allow_poisoned: AllowPoisoned = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Tune a base on clean data; writes a stock peft adapter folder (or model folder for full)."""
+    from peftlab.apps.cli import steps
+
+    steps.tune(
+        out, base, data, method, option, seed,
+        allow_poisoned=allow_poisoned, overwrite=overwrite, as_json=json,
+    )  # fmt: skip
+
+
+@app.command(name="eval")
+def evaluate(
+    victim: Annotated[Path, typer.Option("--victim", help="Folder that `tune` wrote.")],
+    data: Data = "reviews",
+    attack: Annotated[str, typer.Option(help="Attack whose triggered texts are tried too.")] = "",
+    option: Options = [],  # noqa: B006
+    seed: Seed = 0,
+    allow_poisoned: AllowPoisoned = False,
+    json: Json = False,
+) -> None:
+    """Measure a tuned model on the test split: clean accuracy, and attack success if asked."""
+    from peftlab.apps.cli import steps
+
+    steps.evaluate(victim, data, attack, option, seed, allow_poisoned=allow_poisoned, as_json=json)
+
+
+@guard_app.command("fit")
+def guard_fit(
+    out: Out,
+    base: Base = "builtin:encoder",
+    data: Data = "reviews",
+    defence: Annotated[str, typer.Option("--defence", help="See `peftlab list`.")] = "psim",
+    option: Options = [],  # noqa: B006
+    seed: Seed = 0,
+    allow_poisoned: AllowPoisoned = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Fit a guard on an untrusted base and your own clean data; no trigger is known."""
+    from peftlab.apps.cli import steps
+
+    steps.guard_fit(
+        out, base, data, defence, option, seed,
+        allow_poisoned=allow_poisoned, overwrite=overwrite, as_json=json,
+    )  # fmt: skip
+
+
+@guard_app.command("score")
+def guard_score(
+    guard: Annotated[Path, typer.Argument(help="Folder that `guard fit` wrote.")],
+    file: Annotated[
+        Path, typer.Option("--file", help="Texts: .jsonl with a text field, or one a line.")
+    ],
+    fast: Annotated[
+        bool, typer.Option("--fast", help="bf16, with float32 near the threshold.")
+    ] = False,
+    allow_poisoned: AllowPoisoned = False,
+    json: Json = False,
+) -> None:
+    """Score texts: one line each, in input order, with score, p_value and flagged."""
+    from peftlab.apps.cli import steps
+
+    steps.guard_score(guard, file, fast=fast, allow_poisoned=allow_poisoned, as_json=json)
+
+
+@guard_app.command("eval")
+def guard_eval(
+    guard: Annotated[Path, typer.Argument(help="Folder that `guard fit` wrote.")],
+    victim: Annotated[Path, typer.Option("--victim", help="Folder that `tune` wrote.")],
+    data: Data = "reviews",
+    attack: Annotated[str, typer.Option(help="Attack to try.")] = "badnets",
+    option: Options = [],  # noqa: B006
+    seed: Seed = 0,
+    allow_poisoned: AllowPoisoned = False,
+    json: Json = False,
+) -> None:
+    """Measure a guard in front of a tuned model, on clean and on triggered texts."""
+    from peftlab.apps.cli import steps
+
+    steps.guard_eval(
+        guard, victim, data, attack, option, seed, allow_poisoned=allow_poisoned, as_json=json
+    )
+
+
+@bench_app.command("run")
+def bench_run(
+    recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a shipped one.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run folder; an old one is resumed.")
+    ] = None,
+    settings: Annotated[
+        list[str], typer.Option("--set", help="KEY=VALUE over the recipe; repeat for more.")
+    ] = [],  # noqa: B006
+    workers: Workers = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
+    json: Json = False,
+) -> None:
+    """Run a grid, or go on with it; writes results.json and report.html."""
+    from peftlab.apps.cli import bench
+
+    bench.run(recipe, out, settings, workers, dry_run=dry_run, as_json=json)
+
+
+@bench_app.command("table")
+def bench_table(
+    run: Annotated[Path, typer.Argument(help="Run folder, or a results.json.")],
+    markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown.")] = False,
+    json: Json = False,
+) -> None:
+    """Print the table of a run."""
+    from peftlab.apps.cli import bench
+
+    bench.table(run, markdown=markdown, as_json=json)
+
+
+@bench_app.command("compare")
+def bench_compare(
+    first: Annotated[Path, typer.Argument(help="Run folder, or a results.json.")],
+    second: Annotated[Path, typer.Argument(help="The other one.")],
+    metric: Annotated[str, typer.Option(help="Metric to compare.")] = "tpr",
+    json: Json = False,
+) -> None:
+    """Compare two runs cell by cell, paired over seeds, with intervals."""
+    from peftlab.apps.cli import bench
+
+    bench.compare(first, second, metric, as_json=json)
+
+
+@app.command(name="list")
+def list_methods(
+    kind: Annotated[str, typer.Argument(help="attack, tuner, defence, dataset or all.")] = "all",
+    json: Json = False,
+) -> None:
+    """List what there is: data sets, attacks, tuners, defences."""
+    from peftlab.apps.cli import about
+
+    about.list_methods(kind, as_json=json)
+
+
+@app.command()
+def describe(
+    name: Annotated[str, typer.Argument(help="Any name that `peftlab list` prints.")],
+    json: Json = False,
+) -> None:
+    """Describe one method: idea, options with sources and bounds, cost."""
+    from peftlab.apps.cli import about
+
+    about.describe(name, as_json=json)
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Check this installation: versions, device, disk, built-in models, plugins."""
+    from peftlab.apps.cli import about
+
+    about.doctor(as_json=json)
+
+
+def run() -> None:
+    """Start the command line; the console script."""
+    with errors_in_words(debug="--debug" in sys.argv):
+        app()

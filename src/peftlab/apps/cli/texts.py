@@ -1,0 +1,56 @@
+"""Reading the texts that a user wants scored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from peftlab.core.errors import InputRejected
+
+LIMIT = 512 * 2**20
+
+
+def read_texts(file: Path) -> list[str]:
+    """Return the texts of a ``.jsonl`` file (field ``text`` or ``sentence``) or one a line.
+
+    Raises:
+        InputRejected: ``TEXTS-MISSING``, ``TEXTS-LARGE``, ``TEXTS-ENCODING`` or ``TEXTS-ROW``.
+    """
+    if not file.is_file():
+        raise InputRejected(f"there is no file {file}", code="TEXTS-MISSING", fix="check the path")
+    if file.stat().st_size > LIMIT:
+        raise InputRejected(
+            f"{file.name} is too large", code="TEXTS-LARGE", got=f"{file.stat().st_size} bytes",
+            allowed=f"{LIMIT} bytes", fix="split the file",
+        )  # fmt: skip
+    try:
+        lines = file.read_bytes().decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputRejected(
+            f"{file.name} is not UTF-8", code="TEXTS-ENCODING", got=f"byte {error.start}",
+            fix="save the file as UTF-8",
+        ) from None  # fmt: skip
+    if lines and not lines[-1]:
+        lines.pop()
+    if file.suffix not in {".jsonl", ".json"}:
+        return [line.removesuffix("\r") for line in lines]
+    return [_text(file, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _text(file: Path, number: int, line: str) -> str:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    text = row if isinstance(row, str) else None
+    if isinstance(row, dict):
+        text = row.get("text", row.get("sentence"))
+    if not isinstance(text, str):
+        raise InputRejected(
+            f"line {number} of {file.name} holds no text",
+            code="TEXTS-ROW",
+            got=line[:80],
+            allowed='an object with "text" (or "sentence"), or a JSON string',
+            fix="mend that line",
+        )
+    return text

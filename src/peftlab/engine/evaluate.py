@@ -1,0 +1,109 @@
+"""Measuring one victim, or one guard in front of it, outside a grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from peftlab.core.errors import InputRejected
+from peftlab.core.types import PoisonedData, TaskData
+from peftlab.engine.calibrate import threshold
+from peftlab.engine.guard import Guard
+from peftlab.engine.metrics import evaluate, wilson
+from peftlab.engine.steps import make_poison, predict_folder
+from peftlab.io.files import read_json
+from peftlab.models.load import VICTIM_FILE
+
+
+def _answers(victim: Path, texts: tuple[str, ...], data: TaskData, *, allow: bool) -> Any:
+    return predict_folder(victim, texts, n_classes=data.n_classes, allow_poisoned=allow).argmax(1)
+
+
+def _check_classes(victim: Path, data: TaskData) -> None:
+    about = read_json(victim / VICTIM_FILE) if (victim / VICTIM_FILE).is_file() else {}
+    if about.get("n_classes", data.n_classes) != data.n_classes:
+        raise InputRejected(
+            f"{victim.name} was tuned for {about['n_classes']} classes, "
+            f"the data has {data.n_classes}",
+            code="EVAL-CLASSES",
+            fix="pass the data that it was tuned on, or data with the same classes",
+        )
+
+
+def _known(victim: Path, data: TaskData, poisoned: PoisonedData, *, allow: bool) -> dict[str, Any]:
+    return {
+        "labels": np.asarray(data.test.labels),
+        "clean_pred": _answers(victim, data.test.texts, data, allow=allow),
+        "triggered_pred": _answers(victim, poisoned.test_triggered.texts, data, allow=allow),
+        "target": poisoned.target,
+        "triggered_labels": np.asarray(poisoned.test_triggered.labels),
+        "test_rows": np.asarray(poisoned.test_rows),
+    }
+
+
+def evaluate_victim(
+    victim: Path,
+    data: TaskData,
+    attack: str | None = None,
+    options: dict[str, Any] | None = None,
+    *,
+    seed: int = 0,
+    allow_poisoned: bool = False,
+) -> dict[str, Any]:
+    """Return ``{"metrics", "intervals", "reasons"}`` of a tuned model on the test split.
+
+    Args:
+        victim: folder that ``tune`` wrote.
+        data: the task.
+        attack: if given, its triggered texts are tried too.
+        options: of the attack.
+        seed: of the attack.
+        allow_poisoned: let a marked model in.
+
+    Raises:
+        InputRejected: ``EVAL-CLASSES`` and the codes of loading.
+    """
+    _check_classes(victim, data)
+    if attack is not None:
+        poisoned = make_poison(data, attack, options or {}, seed)
+        return evaluate(**_known(victim, data, poisoned, allow=allow_poisoned))
+    right = _answers(victim, data.test.texts, data, allow=allow_poisoned) == data.test.labels
+    n = len(data.test)
+    return {
+        "metrics": {"ca": float(np.mean(right)), "n_clean": n},
+        "intervals": {"ca": list(wilson(int(np.sum(right)), n))},
+        "reasons": {},
+    }
+
+
+def evaluate_guard(
+    guard: Path,
+    victim: Path,
+    data: TaskData,
+    attack: str,
+    options: dict[str, Any] | None = None,
+    *,
+    seed: int = 0,
+    allow_poisoned: bool = False,
+) -> dict[str, Any]:
+    """Return the metrics of a guard in front of a victim, on clean and triggered test texts.
+
+    Args: as ``evaluate_victim``, and ``guard``, a folder that ``guard fit`` wrote.
+    """
+    _check_classes(victim, data)
+    loaded = Guard.from_pretrained(guard, allow_poisoned=allow_poisoned)
+    poisoned = make_poison(data, attack, options or {}, seed)
+    known = _known(victim, data, poisoned, allow=allow_poisoned)
+    for name, texts in (("clean", data.test.texts), ("triggered", poisoned.test_triggered.texts)):
+        found = loaded.score(texts)
+        known |= {
+            f"{name}_scores": found.scores,
+            f"{name}_flags": found.flagged,
+            f"{name}_p": found.p_values,
+        }
+        if hasattr(loaded.defence, "rewrite"):
+            mended = tuple(loaded.defence.rewrite(texts, threshold(loaded.calibration)))
+            known[f"{name}_pred_def"] = _answers(victim, mended, data, allow=allow_poisoned)
+    return evaluate(**known, smallest_p=1 / (len(loaded.calibration.scores) + 1))
