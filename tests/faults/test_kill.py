@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from peftlab.core.seeds import stream
+from peftlab.io.store import Store
 
 TESTS = Path(__file__).parent.parent
 sys.path.insert(0, str(TESTS))
@@ -69,6 +70,8 @@ def test_twenty_kills_change_nothing(tmp_path):
     assert last.returncode == 0, errors.decode()
     assert content(out) == content(tmp_path / "calm")
     assert set(completions(out).values()) == {1}
+    with Store(out / "runs.db") as store:  # some kills did hit work in progress
+        assert "planned again" in [what for _, what in store.events()]
     assert completions(out).keys() == completions(tmp_path / "calm").keys()
     assert not list(out.rglob(".*"))
 

@@ -1,6 +1,7 @@
 """Recipes are strict, fully resolved and easy to change from the command line."""
 
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -38,6 +39,14 @@ def test_the_smallest_recipe_is_filled_in():
     assert recipe.data_options["classes"] == 2
     assert make_recipe({"name": "x", "attack": "badnets"}).digest() == recipe.digest()
     assert make_recipe({"name": "x", "attack": ["insent"]}).digest() != recipe.digest()
+
+
+RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_the_recipes_that_ship_are_valid(path):
+    assert load_recipe(path).name == path.stem
 
 
 def test_a_resolved_recipe_resolves_to_itself():

@@ -113,8 +113,14 @@ def doctor(*, as_json: bool) -> None:
         out_json(facts)
     else:
         for key, value in facts.items():
-            shown = ", ".join(f"{k} {v or 'not installed'}" for k, v in value.items()) if isinstance(
-                value, dict) else value  # fmt: skip
-            put(f"{key:15} {shown if shown not in ([], {}) else 'none'}")
+            put(f"{key:15} {_shown(value)}")
     if problems:
         sys.exit(5)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {each or 'not installed'}" for key, each in value.items())
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    return str(value)
