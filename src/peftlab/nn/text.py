@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Precision = Literal["fp32", "bf16"]
 MAX_TOKENS = 512  # no text is encoded longer than this, whatever the model would take
-TOKEN_BUDGET = 2048  # padded tokens a batch on CPU: larger batches gain nothing there (measured)
+TOKEN_BUDGET = 4096  # padded tokens a batch on CPU; 16384 halves the speed (measured)
 GPU_TOKEN_BUDGET = 65536
 CHARACTERS_PER_TOKEN = 24  # a bound: text past MAX_TOKENS * this can be cut before tokenising
 
@@ -164,7 +164,6 @@ def pad_id_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
     return 0
 
 
-@torch.inference_mode()
 def predict_logits(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
@@ -185,18 +184,51 @@ def predict_logits(
     Returns:
         (n, C) float64.
     """
-    model.eval()
-    device = device_of(model)
-    if encoded is None:
-        encoded = encode(tokenizer, texts, room_for_text(model))
-    out = np.zeros((len(encoded), int(model.config.num_labels)), dtype=np.float64)
-    budget = TOKEN_BUDGET if device.type == "cpu" else GPU_TOKEN_BUDGET
+    rows = encode(tokenizer, texts, room_for_text(model)) if encoded is None else encoded
+    out = np.zeros((len(rows), int(model.config.num_labels)), dtype=np.float64)
     fill = pad_id_of(model, tokenizer)
-    for batch in budget_batches([len(row) for row in encoded], budget):
-        with autocast(device, precision):
-            logits = forward_rows(model, [encoded[int(i)] for i in batch], fill, device)
-        out[batch] = logits.float().cpu().numpy()
+    device = device_of(model)
+    model.eval()
+    with torch.inference_mode():
+        for batch in budget_batches([len(row) for row in rows], _budget(device)):
+            with autocast(device, precision):
+                logits = forward_rows(model, [rows[int(i)] for i in batch], fill, device)
+            out[batch] = logits.float().cpu().numpy()
     return out
+
+
+def predict_hidden(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Sequence[int]],
+    *,
+    precision: Precision = "fp32",
+) -> tuple[Floats, Floats]:
+    """Return logits (n, C) and penultimate hidden states (n, d) of a bare model in one pass.
+
+    The hidden state is that of the position at which the family pools: the first token for
+    encoders, the last real one for decoders.
+    """
+    out = np.zeros((len(rows), int(model.config.num_labels)), dtype=np.float64)
+    hidden: Floats | None = None
+    fill, device = pad_id_of(model, tokenizer), device_of(model)
+    decoder = "score" in dict(model.named_children())
+    model.eval()
+    with torch.inference_mode():
+        for batch in budget_batches([len(row) for row in rows], _budget(device)):
+            chosen = [rows[int(i)] for i in batch]
+            with autocast(device, precision):
+                found = model(**pad(chosen, fill, device), output_hidden_states=True)
+            at = [len(row) - 1 if decoder else 0 for row in chosen]
+            states = found.hidden_states[-2][torch.arange(len(at)), torch.tensor(at)].float()
+            if hidden is None:
+                hidden = np.zeros((len(rows), states.shape[1]), dtype=np.float64)
+            out[batch], hidden[batch] = found.logits.float().cpu().numpy(), states.cpu().numpy()
+    return out, np.zeros((0, 1)) if hidden is None else hidden
+
+
+def _budget(device: torch.device) -> int:
+    return TOKEN_BUDGET if device.type == "cpu" else GPU_TOKEN_BUDGET
 
 
 def softmax(logits: Floats) -> Floats:

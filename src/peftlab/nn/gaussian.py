@@ -1,0 +1,88 @@
+"""How far a point is from clean ones: class-conditional Gaussians with shrunken covariance.
+
+The covariance of few points in many dimensions is noise; Ledoit and Wolf ("A well-conditioned
+estimator for large-dimensional covariance matrices", J. Multivariate Analysis 88, 2004) mix it
+with a multiple of the identity, by a share that they derive from the data. No parameter is chosen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from peftlab.core.errors import ConfigError
+from peftlab.core.types import Floats, Ints
+
+MOST_POOLED = 5  # a class with fewer than this many points a dimension shares the pooled covariance
+
+
+def ledoit_wolf(centred: Floats) -> Floats:
+    """Return the shrunken covariance (d, d) of centred points (n, d).
+
+    Examples:
+        >>> ledoit_wolf(np.array([[1.0, 0.0], [-1.0, 0.0]])).shape
+        (2, 2)
+    """
+    n, dims = centred.shape
+    sample = centred.T @ centred / n
+    mean_variance = float(np.trace(sample)) / dims
+    apart = float(((sample - mean_variance * np.eye(dims)) ** 2).sum()) / dims
+    squares = centred**2
+    noise = float((squares.T @ squares / n - sample**2).sum()) / (n * dims)
+    share = 1.0 if apart <= 0 else min(max(noise / apart, 0.0), 1.0)
+    shrunken = (1 - share) * sample + share * mean_variance * np.eye(dims)
+    return np.asarray(shrunken + max(1e-9 * mean_variance, 1e-12) * np.eye(dims))
+
+
+@dataclass(frozen=True, slots=True)
+class ClassGaussians:
+    """Mean and inverse covariance of clean points, for each predicted class.
+
+    Attributes:
+        means: (C, d).
+        precisions: (C, d, d).
+    """
+
+    means: Floats
+    precisions: Floats
+
+    @classmethod
+    def fit(cls, points: Floats, classes: Ints, n_classes: int, *, pool: bool) -> ClassGaussians:
+        """Fit on clean reference points (n, d) with their predicted classes (n,).
+
+        A class without points is judged by the overall mean and the pooled covariance.
+
+        Args:
+            points: n points.
+            classes: predicted class of each.
+            n_classes: C.
+            pool: let classes with fewer than 5 d points share the covariance pooled over classes.
+
+        Raises:
+            ConfigError: ``REFERENCE-FEW`` below 10 points.
+        """
+        if len(points) < 10:
+            raise ConfigError(
+                "too few clean reference texts", code="REFERENCE-FEW", got=len(points),
+                allowed="10 or more", fix="give more clean dev texts",
+            )  # fmt: skip
+        dims = points.shape[1]
+        means = np.stack(
+            [(points[classes == c] if (classes == c).any() else points).mean(0)
+             for c in range(n_classes)]
+        )  # fmt: skip
+        centred = points - means[classes]
+        pooled = ledoit_wolf(centred)
+        precisions = []
+        for c in range(n_classes):
+            mine = classes == c
+            few = mine.sum() < max(MOST_POOLED * dims if pool else 0, 10)
+            precisions.append(np.linalg.inv(pooled if few else ledoit_wolf(centred[mine])))
+        return cls(means, np.stack(precisions))
+
+    def log_distance(self, points: Floats, classes: Ints) -> Floats:
+        """Return log of the squared Mahalanobis distance to the own class, (n,)."""
+        apart = points - self.means[classes]
+        squared = np.einsum("nd,nde,ne->n", apart, self.precisions[classes], apart)
+        return np.log(np.maximum(squared, 1e-12))
