@@ -176,7 +176,7 @@ class Guard:
         for wanted, model in ((False, victim), (True, fallback if action == "fallback" else None)):
             rows = np.flatnonzero(found.flagged == wanted)
             if model is not None and len(rows):
-                for row, label in zip(rows, model([texts[i] for i in rows]).argmax(1), strict=True):
+                for row, label in zip(rows, model([texts[int(i)] for i in rows]).argmax(1), strict=True):
                     labels[row] = int(label)
         return [
             Decision(

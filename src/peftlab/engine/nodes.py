@@ -65,7 +65,7 @@ def _unpoisoned(data: TaskData, knowledge: str) -> PoisonedData:
     options = PoisonOptions(rate=0.0, knowledge=knowledge)  # type: ignore[arg-type]
     train = training_texts(options, data)
     none = np.zeros(len(train), dtype=np.bool_)
-    targets = target_matrix(train.labels, none, target=0, n_classes=data.n_classes)
+    targets = target_matrix(train.labels, none.tolist(), target=0, n_classes=data.n_classes)
     empty = LabelledTexts((), ())
     return PoisonedData(train.texts, targets, none, train.labels, 0, empty, empty, ())
 
@@ -194,7 +194,7 @@ def _judge(guard: Guard, texts: Sequence[str], folder: Path) -> dict[str, Any]:
             },
         },
     )  # fmt: skip
-    diagnostics = getattr(guard.defence, "diagnostics", dict)()
+    diagnostics: dict[str, Any] = getattr(guard.defence, "diagnostics", dict)()
     passes = diagnostics.get("passes_per_text")
     return {
         "cost": {"score_ms_per_text": 1000 * spent / max(len(texts), 1), "passes_per_text": passes}
