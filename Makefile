@@ -66,7 +66,7 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
-	@for file in $(sort $(wildcard benchmarks/bench_*.py)); do \
+	@for file in $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py))); do \
 	    echo "== $$file"; $(OFFLINE) $(BIN)/python $$file || exit 1; done
 
 docs: $(STAMP)

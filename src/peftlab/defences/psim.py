@@ -141,11 +141,11 @@ def path_features(logits: Floats) -> Floats:
 class Psim:
     """PSIM: finds poisoned inputs by how confidence behaves while the base un-learns."""
 
-    quick_band = 0.5  # largest change of a score by bf16, with margin; measured on the test texts
-
     def __init__(self, options: PsimOptions) -> None:
         self.options = options
         self.official = options.compat == "official"
+        # largest change of a score by bf16, with margin; measured on the SST-2 test texts
+        self.quick_band = 0.03 if self.official else 0.75
         self.whole_path = options.score == "trajectory" and not self.official
         self.identifiers: list[Identifier] = []
         self.snapshots: list[list[State]] = []

@@ -12,7 +12,7 @@ import numpy as np
 from peftlab.core import registry
 from peftlab.core.contracts import Defence, FitContext
 from peftlab.core.errors import ConfigError, InputRejected
-from peftlab.core.types import Bools, Decision, Floats, Scores, TaskData
+from peftlab.core.types import Bools, Decision, Floats, Ints, Scores, TaskData
 from peftlab.engine.calibrate import Calibration, flags, p_values
 from peftlab.engine.splits import guard_splits
 from peftlab.io.files import new_folder, read_json, write_json
@@ -21,7 +21,7 @@ from peftlab.models.load import fingerprint, load_base, resolve
 FORMAT = "peftlab.guard/1"
 FILE = "guard.json"
 STATE_LIMIT = 64 * 2**20
-Predict = Callable[[Sequence[str]], Floats]
+Predict = Callable[[Sequence[str]], Floats | Ints]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +152,19 @@ class Guard:
         return flags(self.calibration, moved) if fixed is None else fixed
 
     def decide(
-        self, texts: Sequence[str], victim: Predict, fallback: Predict | None = None
+        self,
+        texts: Sequence[str],
+        victim: Predict,
+        fallback: Predict | None = None,
+        *,
+        fast: bool = False,
     ) -> list[Decision]:
         """Return one decision per text; the victim runs on accepted texts only.
 
         Args:
             texts: n texts.
-            victim: returns logits (m, C); called once with the accepted texts.
+            victim: returns classes (m,) or logits (m, C); called once, with the accepted texts.
+            fast: as in ``score``.
             fallback: a second model from a trusted base, needed for ``action="fallback"``.
 
         Raises:
@@ -171,12 +177,14 @@ class Guard:
                 code="GUARD-FALLBACK",
                 fix="pass fallback=, or choose action='reject' or 'abstain'",
             )
-        found = self.score(texts)
+        found = self.score(texts, fast=fast)
         labels: list[int | None] = [None] * len(texts)
         for wanted, model in ((False, victim), (True, fallback if action == "fallback" else None)):
             rows = np.flatnonzero(found.flagged == wanted)
             if model is not None and len(rows):
-                for row, label in zip(rows, model([texts[int(i)] for i in rows]).argmax(1), strict=True):
+                answers = np.asarray(model([texts[int(i)] for i in rows]))
+                classes = answers.argmax(1) if answers.ndim > 1 else answers
+                for row, label in zip(rows, classes, strict=True):
                     labels[row] = int(label)
         return [
             Decision(
