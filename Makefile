@@ -17,7 +17,8 @@ WORKERS ?= 2
 export OMP_NUM_THREADS := 1
 # Tests and docs never reach for the network.
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false
-export PEFTLAB_DATA ?= ../shared/data
+# Where tests look for data that does not ship; those that need it skip when it is not there.
+export PEFTLAB_DATA ?= $(abspath ../shared/data)
 PYTEST := $(OFFLINE) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 help:

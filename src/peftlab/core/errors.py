@@ -16,6 +16,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from peftlab.core.printable import printable
+
 
 class PeftlabError(Exception):
     """Base of all errors that peftlab raises on purpose.
@@ -43,7 +45,10 @@ class PeftlabError(Exception):
         super().__init__(self.render())
 
     def render(self) -> str:
-        """Return the message as shown to people: one summary line, then details."""
+        """Return the message as shown to people: one summary line, then details.
+
+        Names in it may come from outside, so nothing in it can steer a terminal.
+        """
         lines = [f"{self.what} [{self.code}]"]
         if self.got is not None:
             lines.append(f"  got: {self.got}")
@@ -51,7 +56,7 @@ class PeftlabError(Exception):
             lines.append(f"  allowed: {self.allowed}")
         if self.fix is not None:
             lines.append(f"  to mend it: {self.fix}")
-        return "\n".join(lines)
+        return printable("\n".join(lines))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Survive the way back from a worker process."""

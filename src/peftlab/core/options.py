@@ -13,9 +13,12 @@ from peftlab.core.errors import ConfigError, suggest
 
 
 class Options(BaseModel):
-    """Base of all option classes: unknown keys are errors, values never change after parsing."""
+    """Base of all option classes: unknown keys are errors, values never change after parsing.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Infinity and NaN are refused: they pass open bounds, and have no place in a recipe or in JSON.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def digest(self) -> str:
         """Return a hash of all values; part of the identity of everything made with them."""

@@ -13,8 +13,7 @@ from peftlab.engine.calibrate import threshold
 from peftlab.engine.guard import Guard
 from peftlab.engine.metrics import evaluate, wilson
 from peftlab.engine.steps import make_poison, predict_folder
-from peftlab.io.files import read_json
-from peftlab.models.load import VICTIM_FILE
+from peftlab.models.load import VICTIM_FILE, read_note
 
 
 def _answers(victim: Path, texts: tuple[str, ...], data: TaskData, *, allow: bool) -> Any:
@@ -22,7 +21,7 @@ def _answers(victim: Path, texts: tuple[str, ...], data: TaskData, *, allow: boo
 
 
 def _check_classes(victim: Path, data: TaskData) -> None:
-    about = read_json(victim / VICTIM_FILE) if (victim / VICTIM_FILE).is_file() else {}
+    about = read_note(victim / VICTIM_FILE) if (victim / VICTIM_FILE).is_file() else {}
     if about.get("n_classes", data.n_classes) != data.n_classes:
         raise InputRejected(
             f"{victim.name} was tuned for {about['n_classes']} classes, "

@@ -11,12 +11,12 @@ import numpy as np
 
 from peftlab.core import registry
 from peftlab.core.contracts import Defence, FitContext
-from peftlab.core.errors import ConfigError, InputRejected
+from peftlab.core.errors import ConfigError, InputRejected, PeftlabError
 from peftlab.core.types import Bools, Decision, Floats, Ints, Scores, TaskData
 from peftlab.engine.calibrate import Calibration, flags, p_values
 from peftlab.engine.splits import guard_splits
 from peftlab.io.files import new_folder, read_json, write_json
-from peftlab.models.load import fingerprint, load_base, resolve
+from peftlab.models.load import fingerprint, lasting, load_base
 
 FORMAT = "peftlab.guard/1"
 FILE = "guard.json"
@@ -78,6 +78,7 @@ class Guard:
         def fresh() -> tuple[Any, Any]:
             return load_base(base, data.n_classes, seed=seed, allow_poisoned=allow_poisoned)
 
+        fresh()  # the gate speaks before anything is fitted, also for defences that need no model
         chosen = method.options
         _check_enough(len(splits.calibration), chosen)
         method.fit(FitContext(splits.fit, splits.reference, data.n_classes, seed, fresh, progress))
@@ -95,7 +96,7 @@ class Guard:
             "format": FORMAT,
             "defence": defence,
             "options": chosen.model_dump(mode="json"),
-            "base": base if base.startswith("builtin:") else _lasting(base),
+            "base": lasting(base),
             "base_fingerprint": fingerprint(base),
             "n_classes": data.n_classes,
             "label_names": list(data.label_names),
@@ -118,7 +119,7 @@ class Guard:
         """
         quick = getattr(self.defence, "quick_score", None)
         if fast and quick:
-            return self.judge(self._settle(texts, quick(texts)))
+            return self.judge(self.settle(texts, quick(texts)))
         return self.judge(self.defence.score(texts))
 
     @property
@@ -133,8 +134,8 @@ class Guard:
             scores.values, p_values(self.calibration, scores), self._flags_at(scores, 0.0)
         )
 
-    def _settle(self, texts: Sequence[str], rough: Scores) -> Scores:
-        """Score again, exactly, the texts whose flag could change within the rounding band."""
+    def settle(self, texts: Sequence[str], rough: Scores) -> Scores:
+        """Return rough (bf16) scores with exact ones for texts whose flag could change."""
         band = float(getattr(self.defence, "quick_band", 0.0))
         near = self._flags_at(rough, -band) != self._flags_at(rough, band)
         if near.any():
@@ -204,7 +205,8 @@ class Guard:
         """Load a guard that ``save_pretrained`` wrote.
 
         Raises:
-            InputRejected: ``GUARD-MISSING``, or ``GUARD-BASE`` when the base has changed since.
+            InputRejected: ``GUARD-MISSING``, ``GUARD-STATE`` for files that are not as they were
+                written, or ``GUARD-BASE`` when the base has changed since.
         """
         place = Path(folder)
         if not (place / FILE).is_file():
@@ -212,8 +214,8 @@ class Guard:
                 f"{place} is not a guard", code="GUARD-MISSING", got=f"no {FILE}",
                 fix="make one with `peftlab guard fit`",
             )  # fmt: skip
-        about = read_json(place / FILE, limit_bytes=STATE_LIMIT)
-        base, n_classes, seed = about["base"], int(about["n_classes"]), int(about["seed"])
+        about = _read_about(place)
+        base, n_classes, seed = about["base"], about["n_classes"], about["seed"]
         if fingerprint(base) != about["base_fingerprint"]:
             raise InputRejected(
                 "the base is not the one that this guard was fitted on",
@@ -225,15 +227,40 @@ class Guard:
             return load_base(base, n_classes, seed=seed, allow_poisoned=allow_poisoned)
 
         fresh()  # the gate speaks before anything is scored
-        method.load(place, fresh)
+        try:
+            method.load(place, fresh)
+        except PeftlabError:
+            raise
+        except Exception as error:  # a tampered state can fail in any way
+            raise _unsound(place, f"{type(error).__name__}: {error}"[:200]) from error
         return cls(method, Calibration.from_dict(about.pop("calibration")), about)
+
+
+def _read_about(place: Path) -> dict[str, Any]:
+    """Return the content of ``guard.json``, its fields checked for presence and type."""
+    about: Any = read_json(place / FILE, limit_bytes=STATE_LIMIT)
+    wanted = {
+        "base": str, "base_fingerprint": str, "defence": str, "options": dict,
+        "n_classes": int, "seed": int, "calibration": dict,
+    }  # fmt: skip
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise _unsound(place, f"format is not {FORMAT}")
+    odd = [key for key, kind in wanted.items() if not isinstance(about.get(key), kind)]
+    if odd:
+        raise _unsound(place, f"missing or of a wrong type: {', '.join(odd)}")
+    found: dict[str, Any] = about
+    return found
+
+
+def _unsound(place: Path, got: str) -> InputRejected:
+    return InputRejected(
+        f"{place} is not a guard as `peftlab guard fit` writes it",
+        code="GUARD-STATE",
+        got=got,
+        fix="restore the folder, or fit the guard again",
+    )
 
 
 def _check_enough(m: int, options: Any) -> None:
     """Refuse too small a calibration set before minutes of fitting, not after."""
     Calibration(np.arange(float(m)), alpha=options.alpha, delta=options.delta, sides=options.sides)
-
-
-def _lasting(base: str) -> str:
-    """Return an absolute path for a folder, the name itself for a hub id."""
-    return str(resolve(base).resolve()) if Path(base).is_dir() else base

@@ -168,8 +168,10 @@ def _judge(guard: Guard, texts: Sequence[str], folder: Path) -> dict[str, Any]:
     trace: dict[str, Any] | None = None
     explain: Callable[..., Any] | None = getattr(guard.defence, "explain", None)
     if explain is not None:
-        scores, trace = explain(texts)
-        found = guard.judge(scores)
+        from peftlab.nn.text import has_fast_bf16
+
+        rough, trace = explain(texts, precision="bf16" if has_fast_bf16() else "fp32")
+        found = guard.judge(guard.settle(texts, rough))
     else:
         found = guard.score(texts)
     spent = time.process_time() - started

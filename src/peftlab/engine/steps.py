@@ -17,7 +17,7 @@ from peftlab.core.poisoning import poison
 from peftlab.core.types import Floats, PoisonedData, TaskData
 from peftlab.io.files import new_folder, write_json
 from peftlab.io.marker import mark
-from peftlab.models.load import VICTIM_FILE, fingerprint, load_base, load_victim, quiet
+from peftlab.models.load import VICTIM_FILE, fingerprint, lasting, load_base, load_victim, quiet
 
 
 class AttackerOptions(Options):
@@ -139,7 +139,7 @@ def tune(
         pad_id=pad_id_of(model, tokenizer),
     )
     facts = {
-        "base": base,
+        "base": lasting(base),
         "base_fingerprint": fingerprint(base),
         "n_classes": data.n_classes,
         "label_names": list(data.label_names),

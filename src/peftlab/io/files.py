@@ -198,7 +198,9 @@ def write_json(path: Path, obj: object) -> None:
 def _read_limited(path: Path, limit_bytes: int) -> bytes:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise InputRejected(f"{path} is not a file", code="FILE-KIND")
+            raise InputRejected(
+                f"{path} is not a file", code="FILE-KIND", fix="put a regular file there"
+            )
         with path.open("rb") as handle:
             content = handle.read(limit_bytes + 1)
     except OSError as error:
@@ -207,7 +209,10 @@ def _read_limited(path: Path, limit_bytes: int) -> bytes:
         ) from error
     if len(content) > limit_bytes:
         raise InputRejected(
-            f"{path} is too large", code="FILE-SIZE", allowed=f"at most {limit_bytes} bytes"
+            f"{path} is too large",
+            code="FILE-SIZE",
+            allowed=f"at most {limit_bytes} bytes",
+            fix="this is not a file that peftlab or a usual model writes; get it again",
         )
     return content
 

@@ -20,7 +20,7 @@ from peftlab.io.files import disk_errors, parse_json
 
 HEADER_LIMIT = 8 * 2**20
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
-         "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}  # fmt: skip
+         "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}  # fmt: skip
 NAME = re.compile(r"[A-Za-z0-9_.\-]{1,512}")
 
 
@@ -40,6 +40,8 @@ def read_header(path: Path) -> dict[str, Any]:
         InputRejected: ``TENSORS-HEADER`` for anything that is not exactly the format: a length
             that does not fit, duplicate keys, odd names, unknown types, holes or overlaps.
     """
+    if not path.is_file():  # a pipe would block for ever
+        raise _reject(path, "not a file")
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
@@ -48,9 +50,15 @@ def read_header(path: Path) -> dict[str, Any]:
         length = struct.unpack("<Q", start)[0]
         if not 2 <= length <= min(HEADER_LIMIT, size - 8):
             raise _reject(path, f"header length {length} in a file of {size} bytes")
-        header = parse_json(file.read(length), path.name)
+        try:
+            header = parse_json(file.read(length), path.name)
+        except InputRejected as error:
+            raise _reject(path, f"its header is not valid JSON: {error.got}") from None
     if not isinstance(header, dict):
         raise _reject(path, "the header is not a JSON object")
+    notes = header.get("__metadata__", {})
+    if not isinstance(notes, dict) or not all(isinstance(text, str) for text in notes.values()):
+        raise _reject(path, "__metadata__ is not an object of strings")
     spans = [_span(path, name, entry) for name, entry in header.items() if name != "__metadata__"]
     end = 0
     for first, last in sorted(spans):
@@ -69,20 +77,22 @@ def _span(path: Path, name: str, entry: Any) -> tuple[int, int]:
         shape, (first, last), kind = entry["shape"], entry["data_offsets"], entry["dtype"]
     except (TypeError, KeyError, ValueError):
         raise _reject(path, f"entry of {name!r} is incomplete") from None
-    whole = all(type(n) is int and 0 <= n <= 2**40 for n in [*shape, first, last])
-    if not whole or len(shape) > 8 or kind not in SIZES:
+    sound = isinstance(shape, list) and len(shape) <= 8 and isinstance(kind, str)
+    if not sound or kind not in SIZES or not all(map(_is_size, [*shape, first, last])):
         raise _reject(path, f"entry of {name!r}: type {kind!r}, shape {shape!r}")
     if last - first != math.prod(shape) * SIZES[kind]:
         raise _reject(path, f"{name!r} has {last - first} bytes, its shape needs another number")
     return first, last
 
 
+def _is_size(number: object) -> bool:
+    return type(number) is int and 0 <= number <= 2**40
+
+
 def metadata(path: Path) -> dict[str, str]:
     """Return the ``__metadata__`` strings of a file (empty if it has none)."""
-    found = read_header(path).get("__metadata__", {})
-    if not isinstance(found, dict):
-        raise _reject(path, "__metadata__ is not an object")
-    return {str(key): str(value) for key, value in found.items()}
+    found: dict[str, str] = read_header(path).get("__metadata__", {})
+    return found
 
 
 def add_metadata(path: Path, extra: dict[str, str]) -> None:

@@ -76,4 +76,5 @@ def parse_json(content: bytes, source: str) -> Any:
             code="JSON-BAD",
             got=reason,
             allowed="UTF-8, no key twice, no NaN or Infinity",
+            fix="mend the file, or get it again from where it came",
         ) from None

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,9 @@ BUILTIN = Path(__file__).parent / "builtin"
 PREFIX = "builtin:"
 UNTRAINED = "-random"  # builtin:encoder-random: the same architecture, no training
 HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.tiktoken")
 VICTIM_FILE = "victim.json"
+MISSING_SHARE = 0.1  # ours: a masked-language model lacks the pooler of a classifier, no more
 
 
 def resolve(reference: str) -> Path:
@@ -44,7 +47,7 @@ def resolve(reference: str) -> Path:
                 fix=suggest(name, known),
             )
         return BUILTIN / name
-    if Path(reference).is_dir():
+    if os.path.isdir(reference):  # noqa: PTH112  Path.is_dir fails on a name that is too long
         return Path(reference)
     return _from_hub(reference)
 
@@ -67,6 +70,11 @@ def _from_hub(reference: str) -> Path:
             allowed="builtin:encoder, a folder, or a hub id such as bert-base-uncased",
             fix="check the spelling; offline, download the folder first and pass its path",
         ) from error
+
+
+def lasting(reference: str) -> str:
+    """Return the reference as it may be written down: a folder as an absolute path."""
+    return str(Path(reference).resolve()) if os.path.isdir(reference) else reference  # noqa: PTH112
 
 
 def fingerprint(reference: str) -> str:
@@ -98,6 +106,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
+        if not any(path.match(name) for path in folder.iterdir() for name in VOCABULARIES):
+            # the library would make one that knows no word
+            raise FileNotFoundError("no vocabulary file")  # noqa: TRY301  one message for all
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
@@ -127,12 +138,21 @@ def load_base(
         allow_poisoned: let a marked red-team model in.
 
     Raises:
-        InputRejected: from the gate, or ``BASE-HEAD`` when the base's head has another C.
+        InputRejected: from the gate, ``BASE-TOKENIZER``, ``BASE-LOAD``, ``BASE-WEIGHTS``, or
+            ``BASE-HEAD`` when the base's head has another C.
     """
     folder = resolve(reference)
     check_model(folder, allow_poisoned=allow_poisoned)
     tokenizer = load_tokenizer(folder)
     model = _build(folder, reference, n_classes, seed)
+    known, rows = len(tokenizer), model.get_input_embeddings().num_embeddings
+    if known > rows:
+        raise InputRejected(
+            f"the tokenizer of {folder.name} is not that of its weights",
+            code="BASE-TOKENIZER",
+            got=f"{known} tokens, {rows} embeddings",
+            fix="download the folder again, tokenizer and weights together",
+        )
     if getattr(model.config, "pad_token_id", None) is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     return model.to(pick_device()).eval(), tokenizer
@@ -150,16 +170,35 @@ def _build(folder: Path, reference: str, n_classes: int, seed: int) -> Any:
             config.num_labels = n_classes
             if reference.endswith(UNTRAINED):
                 return AutoModelForSequenceClassification.from_config(config).float()
-            return AutoModelForSequenceClassification.from_pretrained(
-                folder, config=config, use_safetensors=True, dtype=torch.float32
-            )
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                folder, config=config, use_safetensors=True, dtype=torch.float32,
+                output_loading_info=True,
+            )  # fmt: skip
+            _check_filled(folder, model, report["missing_keys"])
+        except InputRejected:
+            raise
+        except Exception as error:  # a hostile config can fail in any way
             raise InputRejected(
                 f"{folder.name} does not load as a sequence classifier",
                 code="BASE-LOAD",
                 got=str(error).split("\n")[0][:300],
                 fix="check that AutoModelForSequenceClassification.from_pretrained loads it",
             ) from error
+        return model
+
+
+def _check_filled(folder: Path, model: Any, missing: Collection[str]) -> None:
+    """Refuse weights that are of another model: the library would fill the gaps at random."""
+    prefix = f"{model.base_model_prefix}."
+    body = [name for name, _ in model.named_parameters() if name.startswith(prefix)]
+    absent = [name for name in missing if name.startswith(prefix)]
+    if len(absent) > MISSING_SHARE * len(body):
+        raise InputRejected(
+            f"the weights of {folder.name} are not those of its config.json",
+            code="BASE-WEIGHTS",
+            got=f"{len(absent)} of {len(body)} tensors are missing, such as {min(absent)}",
+            fix="download the folder again, weights and config.json together",
+        )
 
 
 def _check_head(folder: Path, config: Any, n_classes: int) -> None:
@@ -186,8 +225,8 @@ def load_victim(
     """Return (model in eval mode, tokenizer) of a folder that ``peftlab tune`` wrote.
 
     Raises:
-        InputRejected: ``VICTIM-MISSING``, ``VICTIM-BASE`` when its base changed since, or the
-            gate's codes.
+        InputRejected: ``VICTIM-MISSING``, ``VICTIM-NOTE``, ``VICTIM-BASE`` when its base changed
+            since, ``VICTIM-LOAD``, or the gate's codes.
     """
     note = folder / VICTIM_FILE
     if not note.is_file():
@@ -197,13 +236,11 @@ def load_victim(
             got=f"no {VICTIM_FILE}",
             fix="make one with `peftlab tune`",
         )
-    about = read_json(note)
+    about = read_note(note)
     if not (folder / "adapter_config.json").is_file():
         return load_base(str(folder), about["n_classes"], allow_poisoned=allow_poisoned)
     check_adapter(folder, allow_poisoned=allow_poisoned)
     reference = about["base"]
-    if not reference.startswith(PREFIX) and not Path(reference).is_absolute():
-        reference = str(folder / reference) if (folder / reference).is_dir() else reference
     if fingerprint(reference) != about["base_fingerprint"]:
         raise InputRejected(
             f"the base of {folder.name} is not the one that it was tuned on",
@@ -216,5 +253,37 @@ def load_victim(
     model, tokenizer = load_base(
         reference, about["n_classes"], seed=about["seed"], allow_poisoned=allow_poisoned
     )
-    with quiet():
-        return PeftModel.from_pretrained(model, folder).to(pick_device()).eval(), tokenizer
+    try:
+        with quiet():
+            wrapped = PeftModel.from_pretrained(model, folder)
+    except Exception as error:  # a hostile config can fail in any way
+        raise InputRejected(
+            f"the adapter in {folder.name} does not fit its base",
+            code="VICTIM-LOAD",
+            got=str(error).split("\n")[0][:300],
+            fix="tune again",
+        ) from error
+    return wrapped.to(pick_device()).eval(), tokenizer
+
+
+def read_note(note: Path) -> dict[str, Any]:
+    """Return the checked content of a ``victim.json``.
+
+    Raises:
+        InputRejected: ``VICTIM-NOTE``, or the codes of reading JSON.
+    """
+    about: Any = read_json(note)
+    wanted = {"base": str, "base_fingerprint": str, "n_classes": int, "seed": int}
+    odd = [
+        key for key, kind in wanted.items()
+        if not isinstance(about, dict) or not isinstance(about.get(key), kind)
+    ]  # fmt: skip
+    if odd:
+        raise InputRejected(
+            f"{note} is not as `peftlab tune` writes it",
+            code="VICTIM-NOTE",
+            got=f"missing or of a wrong type: {', '.join(odd)}",
+            fix="tune again",
+        )
+    found: dict[str, Any] = about
+    return found

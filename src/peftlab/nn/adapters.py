@@ -24,6 +24,8 @@ def _fill_in(model: Any, config: Any) -> None:
             config.num_attention_heads = model.config.n_heads
         elif hasattr(config, "target_modules") and config.target_modules is None:
             config.target_modules = DISTILBERT_TARGETS
+        elif hasattr(config, "exclude_modules"):
+            config.exclude_modules = ["pre_classifier"]  # half of the head, which peft saves whole
     if config.peft_type.value == "PREFIX_TUNING":
         takes = inspect.signature(model.base_model.forward).parameters
         if "past_key_values" not in takes:

@@ -10,6 +10,7 @@ from peftlab.core.errors import NotApplicable
 from peftlab.core.seeds import derive
 
 HEADS = ("classifier", "score")  # the names that peft itself looks for
+FROZEN = (*HEADS, "pre_classifier")  # the other half of DistilBERT's
 Head = Literal["inherit", "reinit", "freeze"]
 
 
@@ -50,7 +51,7 @@ def prepare_head(model: Any, head: Head, seed: int) -> None:
 def freeze_head(wrapped: Any) -> None:
     """Stop the head of a wrapped (or bare) model from training."""
     for name, parameter in wrapped.named_parameters():
-        if any(part in HEADS for part in name.split(".")):
+        if any(part in FROZEN for part in name.split(".")):
             parameter.requires_grad_(False)
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from peftlab.core.errors import PeftlabError
+from peftlab.core.printable import printable
 
 INTERRUPTED = 130
 
 
 def out(text: str) -> None:
-    """Print a result."""
-    sys.stdout.write(text + "\n")
+    """Print a result; control characters in it are written as escapes."""
+    sys.stdout.write(printable(text) + "\n")
     sys.stdout.flush()
 
 
@@ -31,8 +34,8 @@ def _plain(value: Any) -> Any:
 
 
 def say(text: str) -> None:
-    """Print talk: progress, remarks, where things are."""
-    sys.stderr.write(text + "\n")
+    """Print talk: progress, remarks, where things are; control characters as escapes."""
+    sys.stderr.write(printable(text) + "\n")
     sys.stderr.flush()
 
 
@@ -89,6 +92,19 @@ def _lines(title: str) -> Callable[[int, int, str], None]:
 
 
 @contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep the libraries' warnings off stderr, here and in worker processes (their environment).
+
+    They speak to programmers about code that a user of the command line cannot change.
+    """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
 def errors_in_words(*, debug: bool) -> Iterator[None]:
     """Turn errors into a message on stderr and the exit code of their kind."""
     try:
@@ -98,11 +114,10 @@ def errors_in_words(*, debug: bool) -> Iterator[None]:
             raise
         say(f"error: {error.render()}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        say("interrupted; what was finished is kept, the same command goes on from there")
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        sys.exit(0)
+    except SystemExit as end:  # typer has turned Ctrl-C into this
+        if end.code == INTERRUPTED:
+            say("interrupted; a run goes on where it stopped when the same command is given again")
+        raise
     except Exception as error:  # the last resort, so that nobody sees a bare stack trace
         if debug:
             raise

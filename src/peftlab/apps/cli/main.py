@@ -6,13 +6,14 @@ Heavy imports happen inside the verbs, so that ``peftlab --help`` answers at onc
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from peftlab import __version__
-from peftlab.apps.cli.console import errors_in_words
+from peftlab.apps.cli.console import errors_in_words, quiet_libraries
 
 app = typer.Typer(
     name="peftlab",
@@ -47,7 +48,9 @@ Workers = Annotated[
 @app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show stack traces.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show stack traces and warnings; any place in the line.")
+    ] = False,
 ) -> None:
     """Know what is in a fine-tune before you ship it."""
     del debug  # read from the command line by run(), before anything can fail
@@ -259,5 +262,7 @@ def doctor(json: Json = False) -> None:
 
 def run() -> None:
     """Start the command line; the console script."""
-    with errors_in_words(debug="--debug" in sys.argv):
-        app()
+    arguments = [each for each in sys.argv[1:] if each != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    with errors_in_words(debug=debug), nullcontext() if debug else quiet_libraries():
+        app(arguments, prog_name="peftlab")
