@@ -24,8 +24,8 @@ COMMANDS = {
     "import peftlab": [sys.executable, "-c", "import peftlab"],
     "peftlab --help": [
         sys.executable, "-c",
-        "import sys; sys.argv = ['peftlab', '--help']\n"
-        "from peftlab.apps.cli.main import run; run()",
+        ("import sys; sys.argv = ['peftlab', '--help']\n"
+        "from peftlab.apps.cli.main import run; run()"),
     ],
 }  # fmt: skip
 BARS = {"import peftlab": 0.150, "peftlab --help": 0.300}

@@ -226,7 +226,11 @@ def _labelled(table: Table, data: TaskData, path: str) -> LabelledTexts:
     labels = _labels(_column(table, LABEL_COLUMNS, path), data.n_classes, path)
     if any("\ud800" <= char <= "\udfff" for text in texts for char in text):
         # A JSON escape such as \ud800 is legal JSON, but no tokenizer can read it.
-        raise InputRejected(f"{path}: a text holds half a character", code="ATTACK-ENCODING")
+        raise InputRejected(
+            f"{path}: a text holds half a character",
+            code="ATTACK-ENCODING",
+            fix="save the file as UTF-8",
+        )
     return LabelledTexts(tuple(text.strip() for text in texts), tuple(labels))
 
 
@@ -239,6 +243,7 @@ def _column(table: Table, names: tuple[str, ...], path: str) -> list[str]:
         code="ATTACK-COLUMN",
         got=", ".join(table) or "no columns",
         allowed=" or ".join(names),
+        fix="name one text and one label column in the header",
     )
 
 
@@ -252,6 +257,7 @@ def _labels(values: list[str], n_classes: int, path: str) -> list[int]:
                 code="ATTACK-LABEL",
                 got=repr(value[:60]),
                 allowed=f"0 .. {n_classes - 1}",
+                fix="give every row a class number 0 .. C-1",
             )
         labels.append(int(bare))
     return labels
@@ -273,19 +279,28 @@ def _read_table(path: Path) -> Table:
             code="ATTACK-FILE",
             got=kind or "no suffix",
             allowed=".tsv, .csv, .jsonl, also .gz",
+            fix="check the path; tables are read as .tsv, .csv or .jsonl, also with .gz",
         )
     if not rows:
-        raise InputRejected(f"{path}: the file is empty", code="ATTACK-FILE")
+        raise InputRejected(
+            f"{path}: the file is empty",
+            code="ATTACK-FILE",
+            fix="check the path; tables are read as .tsv, .csv or .jsonl, also with .gz",
+        )
     names = [name.strip() for name in rows[0]]
     if len(set(names)) < len(names):
         raise InputRejected(
-            f"{path}: a column is named twice", code="ATTACK-COLUMN", got=", ".join(names)
+            f"{path}: a column is named twice",
+            code="ATTACK-COLUMN",
+            got=", ".join(names),
+            fix="name one text and one label column in the header",
         )
     for number, row in enumerate(rows[1:], start=1):
         if len(row) != len(names):
             raise InputRejected(
                 f"{path}: row {number} has {len(row)} fields, the header has {len(names)}",
                 code="ATTACK-ROW",
+                fix="mend that row",
             )
     return {name: [row[place] for row in rows[1:]] for place, name in enumerate(names)}
 
@@ -294,7 +309,9 @@ def _csv_rows(text: str, path: Path) -> list[list[str]]:
     try:
         return [row for row in csv.reader(io.StringIO(text, newline="")) if row]
     except csv.Error as error:
-        raise InputRejected(f"{path}: not a CSV table: {error}", code="ATTACK-ROW") from None
+        raise InputRejected(
+            f"{path}: not a CSV table: {error}", code="ATTACK-ROW", fix="mend that row"
+        ) from None
 
 
 def _json_rows(text: str, path: Path) -> list[list[str]]:
@@ -307,12 +324,17 @@ def _json_rows(text: str, path: Path) -> list[list[str]]:
         except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict):
-            raise InputRejected(f"{path}: line {number} is no JSON object", code="ATTACK-ROW")
+            raise InputRejected(
+                f"{path}: line {number} is no JSON object", code="ATTACK-ROW", fix="mend that row"
+            )
         if not rows:
             rows.append(list(record))
         if any(record.get(name) is None for name in rows[0]):
             raise InputRejected(
-                f"{path}: line {number} lacks a value", code="ATTACK-ROW", allowed=rows[0]
+                f"{path}: line {number} lacks a value",
+                code="ATTACK-ROW",
+                allowed=rows[0],
+                fix="mend that row",
             )
         rows.append([str(record[name]) for name in rows[0]])
     return rows
@@ -324,16 +346,30 @@ def _read_text(path: Path) -> str:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise InputRejected(f"{path}: there is no such file", code="ATTACK-FILE") from None
+        raise InputRejected(
+            f"{path}: there is no such file",
+            code="ATTACK-FILE",
+            fix="check the path; tables are read as .tsv, .csv or .jsonl, also with .gz",
+        ) from None
     except (OSError, EOFError, zlib.error) as error:
-        raise InputRejected(f"{path}: cannot be read: {error}", code="ATTACK-FILE") from None
+        raise InputRejected(
+            f"{path}: cannot be read: {error}",
+            code="ATTACK-FILE",
+            fix="check the path; tables are read as .tsv, .csv or .jsonl, also with .gz",
+        ) from None
     if len(raw) > MAX_BYTES:
         raise InputRejected(
-            f"{path}: too large", code="ATTACK-LARGE", allowed=f"{MAX_BYTES // 2**20} MiB unpacked"
+            f"{path}: too large",
+            code="ATTACK-LARGE",
+            allowed=f"{MAX_BYTES // 2**20} MiB unpacked",
+            fix="this is not a recipe; check the path",
         )
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputRejected(
-            f"{path}: not UTF-8", code="ATTACK-ENCODING", got=f"byte {error.start}"
+            f"{path}: not UTF-8",
+            code="ATTACK-ENCODING",
+            got=f"byte {error.start}",
+            fix="save the file as UTF-8",
         ) from None

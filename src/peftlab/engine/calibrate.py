@@ -274,7 +274,9 @@ def shift_test(cal_scores: Floats, recent_scores: Floats) -> Shift:
     """
     a, b = np.sort(cal_scores), np.sort(recent_scores)
     if not len(a) or not len(b):
-        raise RunFailed("the shift test needs scores on both sides", code="CAL-EMPTY")
+        raise RunFailed(
+            "the shift test needs scores on both sides", code="CAL-EMPTY", fix="pass scores of both"
+        )
     _check_finite(a)
     _check_finite(b)
     at = np.concatenate([a, b])
@@ -335,6 +337,7 @@ def _groups_of(calibration: Calibration) -> Iterator[tuple[int | None, Floats]]:
             "calibration scores and their predicted classes differ in number",
             code="CAL-GROUPS",
             got=f"{len(calibration.scores)} scores, {len(groups)} classes",
+            fix="pass one predicted class per score",
         )
     for group in np.unique(groups):
         yield int(group), calibration.scores[groups == group]
@@ -385,7 +388,11 @@ def _check_enough(m: int, calibration: Calibration, group: int | None) -> None:
 def _check_rate(name: str, value: float) -> None:
     if not 0 < value < 1:
         raise ConfigError(
-            f"{name} is not a rate", code="CAL-RATE", got=value, allowed="above 0 and below 1"
+            f"{name} is not a rate",
+            code="CAL-RATE",
+            got=value,
+            allowed="above 0 and below 1",
+            fix="choose a rate such as 0.05",
         )
 
 

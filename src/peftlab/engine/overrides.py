@@ -123,7 +123,10 @@ def _as_tables(given: object) -> list[dict[str, Any]]:
         table = {"name": item} if isinstance(item, str) else item
         if not isinstance(table, dict) or not isinstance(table.get("name"), str):
             raise ConfigError(
-                "--set: the recipe has an entry without a name", code="RECIPE-VALUE", got=table
+                "--set: the recipe has an entry without a name",
+                code="RECIPE-VALUE",
+                got=table,
+                fix='give every [[attack]], [[tuner]] and [[defence]] a name = "..."',
             )
         tables.append(table)
     return tables
@@ -145,7 +148,12 @@ def _set_plain(values: dict[str, Any], path: list[str], text: str, known: set[st
     if head in _TABLES and len(path) == 2:
         table = values.setdefault(head, {})
         if not isinstance(table, dict):
-            raise ConfigError(f"{head} is not a table", code="RECIPE-VALUE", got=repr(table))
+            raise ConfigError(
+                f"{head} is not a table",
+                code="RECIPE-VALUE",
+                got=repr(table),
+                fix="write it as a [table] with key = value lines",
+            )
         table[path[1]] = parse_value(text)
     elif len(path) > 1 or head in _TABLES:
         wanted = {f"{table}.KEY" for table in _TABLES} | {f"{kind}.options.KEY" for kind in _KINDS}

@@ -108,7 +108,10 @@ def _choice(kind: str, given: object, where: str) -> dict[str, Any]:
     table = {"name": given} if isinstance(given, str) else given
     if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
         raise ConfigError(
-            f"{where}: each {kind} is a table with a name", code="RECIPE-VALUE", got=repr(given)
+            f"{where}: each {kind} is a table with a name",
+            code="RECIPE-VALUE",
+            got=repr(given),
+            fix='write [[attack]] (or [[tuner]], [[defence]]) with name = "..." under it',
         )
     known = {"name", "options", "label"}
     _check_keys(table, known, f"{where}: {kind} {table['name']}")
@@ -118,6 +121,7 @@ def _choice(kind: str, given: object, where: str) -> dict[str, Any]:
             f"{where}: options of {kind} {table['name']} are not a table",
             code="RECIPE-VALUE",
             got=repr(options),
+            fix="write options = {key = value}",
         )
     name = table["name"]
     if name == NONE and kind != "attack":
@@ -170,6 +174,7 @@ def _data_options(values: Mapping[str, Any], where: str) -> dict[str, Any]:
             f"{where}: data is a text and data_options a table",
             code="RECIPE-VALUE",
             got=f"{data!r}, {given!r}",
+            fix='write data = "NAME" and [data_options] with key = value lines',
         )
     name = dataset_name(data)
     cls = registry.get("dataset", name).options
@@ -186,12 +191,14 @@ def _build(values: dict[str, Any], where: str) -> Recipe:
             f"{where}: {key!r} is not valid: {first['msg']}",
             code="RECIPE-VALUE",
             got=repr(first.get("input")),
+            fix="mend that value; the recipes that ship with peftlab are good examples",
         ) from None
     if len(set(recipe.seeds)) < len(recipe.seeds) or min(recipe.seeds) < 0:
         raise ConfigError(
             f"{where}: seeds must be different and not negative",
             code="RECIPE-VALUE",
             got=list(recipe.seeds),
+            fix="write for example seeds = [0, 1, 2]",
         )
     return recipe
 
@@ -223,7 +230,10 @@ def make_recipe(
         given = full.get(part, {})
         if not isinstance(given, Mapping):
             raise ConfigError(
-                f"{where}: {part} is not a table", code="RECIPE-VALUE", got=repr(given)
+                f"{where}: {part} is not a table",
+                code="RECIPE-VALUE",
+                got=repr(given),
+                fix="write it as a [table] with key = value lines",
             )
         full[part] = parse_options(cls, given, f"{where}: {part}")
     full["data_options"] = _data_options(full, where)
@@ -249,13 +259,17 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             content = handle.read(SIZE_LIMIT + 1)
     except OSError as error:
         raise ConfigError(
-            f"cannot read the recipe {path}", code="RECIPE-FILE", got=error.strerror
+            f"cannot read the recipe {path}",
+            code="RECIPE-FILE",
+            got=error.strerror,
+            fix="check the path; `peftlab bench run --help` tells what a recipe is",
         ) from error
     if len(content) > SIZE_LIMIT:
         raise ConfigError(
             f"the recipe {path} is too large",
             code="RECIPE-FILE",
             allowed=f"at most {SIZE_LIMIT} bytes",
+            fix="this is not a recipe; check the path",
         )
     try:
         values = tomllib.loads(content.decode("utf-8"))

@@ -266,7 +266,12 @@ def run(
         KeyboardInterrupt: Ctrl-C or SIGTERM; call again to go on.
     """
     if workers < 1:
-        raise ConfigError("at least one worker is needed", code="RUN-WORKERS", got=workers)
+        raise ConfigError(
+            "at least one worker is needed",
+            code="RUN-WORKERS",
+            got=workers,
+            fix="pass --workers 1 or more",
+        )
     resolve(execute)
     job = Job(Path(out).absolute(), recipe, data, execute)
     _check_folder(job.out)

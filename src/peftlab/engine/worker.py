@@ -67,7 +67,10 @@ def resolve(name: str) -> Execute:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            f"cannot import {name!r} to execute nodes", code="RUN-EXECUTE", got=str(error)
+            f"cannot import {name!r} to execute nodes",
+            code="RUN-EXECUTE",
+            got=str(error),
+            fix="write module:function of something that can be imported",
         ) from error
     execute: Execute = found
     return execute

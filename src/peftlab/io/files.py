@@ -280,7 +280,9 @@ def _swap_in(part: Path, target: Path, *, overwrite: bool) -> None:
             backup.replace(target)
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise ConfigError(
-                f"{target} was made by someone else in the meantime", code="FOLDER-EXISTS"
+                f"{target} was made by someone else in the meantime",
+                code="FOLDER-EXISTS",
+                fix="choose another folder",
             ) from error
         raise
     _sync_folder(target.parent)

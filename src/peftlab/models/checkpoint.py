@@ -74,7 +74,11 @@ def save_checkpoint(parent: Path, state: Checkpoint, *, keep: int = 2) -> Path:
 
 def _check_hash(path: Path, expected: str) -> None:
     if sha256_file(path) != expected:
-        raise InputRejected(f"{path.name} was changed", code="CHECKPOINT-BAD")
+        raise InputRejected(
+            f"{path.name} was changed",
+            code="CHECKPOINT-BAD",
+            fix="throw the checkpoint away and start again",
+        )
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -101,7 +105,10 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         )
     except (InputRejected, SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise InputRejected(
-            f"the checkpoint {folder} is damaged", code="CHECKPOINT-BAD", got=str(error)
+            f"the checkpoint {folder} is damaged",
+            code="CHECKPOINT-BAD",
+            got=str(error),
+            fix="throw the checkpoint away and start again",
         ) from error
 
 

@@ -74,7 +74,9 @@ def _lines(path: Path) -> Iterator[str]:
                     )
                 yield line.decode("utf-8")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise InputRejected(f"cannot read {path}", code="CORPUS-READ", got=str(error)) from error
+        raise InputRejected(
+            f"cannot read {path}", code="CORPUS-READ", got=str(error), fix="check the path"
+        ) from error
 
 
 def _row_text(line: str, path: Path, number: int) -> str:
@@ -88,6 +90,7 @@ def _row_text(line: str, path: Path, number: int) -> str:
             code="CORPUS-ROW",
             got=line[:80],
             allowed='one JSON object a line with a string "text"',
+            fix="mend that line",
         )
     return text
 

@@ -107,6 +107,7 @@ def _check(options: PretrainOptions, out: Path) -> None:
             got=f"width {options.width}, heads {options.heads}, "
             f"length {options.length}, positions {options.positions}",
             allowed="heads divides width, length is at most positions",
+            fix="choose a width that the number of heads divides",
         )
 
 

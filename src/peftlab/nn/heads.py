@@ -28,6 +28,7 @@ def head_of(model: Any) -> torch.nn.Module:
         f"{type(model).__name__} has no classification head",
         code="HEAD-NONE",
         allowed="a sequence classifier with a module called " + " or ".join(HEADS),
+        fix="use a family that AutoModelForSequenceClassification has",
     )
 
 

@@ -105,6 +105,7 @@ class KneserNey:
                 code="NGRAM-ORDER",
                 got=order,
                 allowed=f"2 to {MAX_ORDER}",
+                fix="choose an order such as 5",
             )
         sentences = [words for words in map(words_of, texts) if words]
         if not sentences:
