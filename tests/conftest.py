@@ -17,9 +17,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
 
+from hypothesis import settings
 from tiny_models import make_tiny
 
 from peftlab.core.types import LabelledTexts, PoisonedData, TaskData
+
+# A busy machine is no reason to fail, and what fails once should fail again.
+settings.register_profile("peftlab", deadline=None, derandomize=True, database=None)
+settings.load_profile("peftlab")
 
 
 def _is_here(address: Any) -> bool:

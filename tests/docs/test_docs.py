@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from peftlab.apps.cli.main import app
 from peftlab.data.reviews import Reviews
-from peftlab.engine.recipe import make_recipe
+from peftlab.engine.recipe import Recipe, make_recipe
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -100,6 +100,12 @@ def test_recipe_in_the_docs_is_a_recipe():
     code = next(b["code"] for b in BLOCK.finditer(page.read_text()) if b["language"] == "toml")
     recipe = make_recipe(tomllib.loads(code))
     assert [choice.label for choice in recipe.tuner] == ["lora-4", "lora-16"]
+
+
+def test_every_key_of_a_recipe_is_listed():
+    page = (ROOT / "docs/reference/recipes.md").read_text()
+    listed = set(re.findall(r"`\[?(\w+)\]?`", page.partition("## What ships")[0]))
+    assert set(Recipe.model_fields) <= listed
 
 
 def test_every_shipped_recipe_is_listed():

@@ -362,7 +362,7 @@ def _read_text(path: Path) -> str:
             f"{path}: too large",
             code="ATTACK-LARGE",
             allowed=f"{MAX_BYTES // 2**20} MiB unpacked",
-            fix="this is not a recipe; check the path",
+            fix="split the file",
         )
     try:
         return raw.decode("utf-8-sig")

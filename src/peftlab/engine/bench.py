@@ -8,6 +8,7 @@ from typing import Any
 
 from peftlab.core.errors import InputRejected
 from peftlab.core.types import TaskData
+from peftlab.engine.collect import SCHEMA
 from peftlab.engine.metrics import summarise
 from peftlab.engine.nodes import prepare, report_arrays
 from peftlab.engine.plan import plan
@@ -45,7 +46,8 @@ def read_results(path: Path) -> dict[str, Any]:
     """Return the results of a run folder, or of a ``results.json``.
 
     Raises:
-        InputRejected: ``RESULTS-MISSING`` if there are none.
+        InputRejected: ``RESULTS-MISSING`` if there are none, ``RESULTS-SCHEMA`` if it is
+            something else.
     """
     file = path / RESULTS if path.is_dir() else path
     if not file.is_file():
@@ -53,8 +55,21 @@ def read_results(path: Path) -> dict[str, Any]:
             f"there are no results at {path}", code="RESULTS-MISSING",
             fix="run `peftlab bench run RECIPE --out DIR` first",
         )  # fmt: skip
-    found: dict[str, Any] = read_json(file, limit_bytes=RESULTS_LIMIT)
-    return found
+    found: Any = read_json(file, limit_bytes=RESULTS_LIMIT)
+    about = found if isinstance(found, dict) else {}
+    cells = about.get("cells")
+    sound = isinstance(cells, list) and all(
+        isinstance(cell, dict) and isinstance(cell.get("metrics"), dict) for cell in cells
+    )
+    if about.get("schema") != SCHEMA or not sound:
+        raise InputRejected(
+            f"{file} is not a results file",
+            code="RESULTS-SCHEMA",
+            got=f"schema {about.get('schema')!r}",
+            allowed=f"schema {SCHEMA!r} with a list of cells",
+            fix="give the results.json of a run",
+        )
+    return about
 
 
 def gather_arrays(out: Path, cells: Iterable[str]) -> dict[str, Any]:
@@ -87,13 +102,14 @@ def compare(first: dict[str, Any], second: dict[str, Any], metric: str) -> list[
     values = {_identity(cell): cell["metrics"].get(metric) for cell in second["cells"]}
     for cell in first["cells"]:
         mine, other = cell["metrics"].get(metric), values.get(_identity(cell))
-        if mine is not None and other is not None:
+        if isinstance(mine, int | float) and isinstance(other, int | float):
             pairs.setdefault(_identity(cell)[:-1], []).append((mine, other))
     return [_row(names, both) for names, both in pairs.items()]
 
 
 def _identity(cell: dict[str, Any]) -> tuple[Any, ...]:
-    return (*(cell.get(k) for k in ("attack", "tuner", "defence", "control", "seed")),)
+    named = [cell.get(k) for k in ("attack", "tuner", "defence", "control", "seed")]
+    return tuple(k if isinstance(k, str | int | None) else str(k) for k in named)
 
 
 def _row(names: tuple[Any, ...], both: Sequence[tuple[float, float]]) -> dict[str, Any]:

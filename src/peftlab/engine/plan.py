@@ -129,6 +129,13 @@ class _Planner:
         self._add("cell", key, needs)
 
 
+def _control_tuners(recipe: Recipe) -> list[Choice]:
+    """Return the tuners of the control; all of them if none of the listed ones is in the grid."""
+    wanted = recipe.control_tuners
+    chosen = [one for one in recipe.tuner if wanted is None or one.label in wanted]
+    return chosen or list(recipe.tuner)
+
+
 def _grid(recipe: Recipe) -> Iterator[tuple[Choice, bool, Choice, Choice, int]]:
     for attack in recipe.attack:
         # An attack at rate 0 is a control, whether or not the recipe asks for controls.
@@ -136,7 +143,7 @@ def _grid(recipe: Recipe) -> Iterator[tuple[Choice, bool, Choice, Choice, int]]:
         for control in ([False] if poisons else []) + (
             [True] if recipe.control or not poisons else []
         ):
-            for tuner in recipe.tuner:
+            for tuner in _control_tuners(recipe) if control else recipe.tuner:
                 for defence in recipe.defence:
                     for seed in recipe.seeds:
                         yield attack, control, tuner, defence, seed

@@ -80,6 +80,8 @@ class Recipe(Strict):
         data_options: all options of the data set.
         seeds: one full pipeline per seed.
         control: run the same pipeline at poisoning rate 0 beside every attack.
+        control_tuners: labels of the tuners that the control is run for; None is all of them.
+            (A guard sees the base alone, so its control is the same for all tuners.)
         attacker: training of the poisoned base.
         attack, tuner, defence: the grid.
         limits: sizes of the splits.
@@ -92,6 +94,7 @@ class Recipe(Strict):
     data_options: dict[str, Any] = {}
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, max_length=1000)
     control: bool = True
+    control_tuners: tuple[str, ...] | None = None
     attacker: AttackerOptions = AttackerOptions()
     attack: tuple[Choice, ...] = Field(min_length=1)
     tuner: tuple[Choice, ...] = Field(min_length=1)
@@ -237,8 +240,9 @@ def make_recipe(
             )
         full[part] = parse_options(cls, given, f"{where}: {part}")
     full["data_options"] = _data_options(full, where)
-    if isinstance(full.get("seeds"), list):
-        full["seeds"] = tuple(full["seeds"])
+    for listed in ("seeds", "control_tuners"):
+        if isinstance(full.get(listed), list):
+            full[listed] = tuple(full[listed])
     return _build(full, where)
 
 

@@ -23,6 +23,7 @@ from peftlab.io.process import identity, is_alive
 from peftlab.io.strict_json import dump_json, parse_json
 
 __all__ = [
+    "check_target",
     "clean_leftovers",
     "disk_errors",
     "dump_json",
@@ -250,7 +251,12 @@ def _exists(path: Path) -> bool:
     return path.exists() or path.is_symlink()
 
 
-def _check_target(target: Path, *, overwrite: bool) -> None:
+def check_target(target: Path, *, overwrite: bool) -> None:
+    """Refuse a place where ``new_folder`` could not put a folder, before hours of work.
+
+    Raises:
+        ConfigError: ``FOLDER-EXISTS`` or ``PATH-WRITE``.
+    """
     if not _exists(target):
         return
     if not overwrite:
@@ -328,7 +334,7 @@ def new_folder(target: Path, overwrite: bool = False) -> Iterator[Path]:  # noqa
     with disk_errors(target):
         if target.name and target.parent.is_dir():
             _mend_swap(target)
-        _check_target(target, overwrite=overwrite)
+        check_target(target, overwrite=overwrite)
         target.parent.mkdir(parents=True, exist_ok=True)
         clean_leftovers(target.parent)
         part = target.parent / _part_name()

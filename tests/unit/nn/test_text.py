@@ -13,6 +13,7 @@ from peftlab.nn.text import (
     needs_equal_lengths,
     pad,
     pad_id_of,
+    predict_classes,
     predict_hidden,
     predict_logits,
     room_for_text,
@@ -141,6 +142,16 @@ def test_predict_hidden_equals_one_by_one(family, load_tiny):
             np.testing.assert_allclose(hidden[i], states[-2][0, at].numpy(), atol=1e-5)
     logits, hidden = predict_hidden(model, tokenizer, [])
     assert len(logits) == len(hidden) == 0
+
+
+def test_classes_are_those_of_float32(learned, reviews, odd_texts):
+    from peftlab.models.load import load_base
+
+    model, tokenizer = load_base(str(learned), 2, allow_poisoned=True)
+    texts = (*reviews.test.texts, *odd_texts.texts)
+    expected = predict_logits(model, tokenizer, texts).argmax(axis=1)
+    np.testing.assert_array_equal(predict_classes(model, tokenizer, texts), expected)
+    assert predict_classes(model, tokenizer, []).shape == (0,)
 
 
 def test_bf16_is_close(load_tiny):

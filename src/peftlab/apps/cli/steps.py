@@ -14,6 +14,7 @@ from peftlab.apps.cli.texts import read_texts
 from peftlab.core.errors import ConfigError
 from peftlab.core.options import parse_options
 from peftlab.core.types import TaskData
+from peftlab.io.files import check_target
 
 
 def option_values(pairs: Sequence[str]) -> dict[str, Any]:
@@ -55,6 +56,7 @@ def attack(
     """Poison a base."""
     from peftlab.engine.steps import AttackerOptions, make_poison, train_base
 
+    check_target(out, overwrite=overwrite)
     task = _load(data)
     poisoned = make_poison(task, name, option_values(option), seed)
     training = parse_options(AttackerOptions, {"epochs": epochs}, "attacker")
@@ -78,6 +80,7 @@ def tune(
     """Tune a base."""
     from peftlab.engine.steps import tune as tune_step
 
+    check_target(out, overwrite=overwrite)
     task = _load(data)
     with spinner(f"tuning {base} by {method}"):
         facts = tune_step(
@@ -128,6 +131,7 @@ def guard_fit(
     """Fit a guard."""
     from peftlab.engine.guard import Guard
 
+    check_target(out, overwrite=overwrite)
     task = _load(data)
     with spinner(f"fitting {defence} on {base}") as tell:
         guard = Guard.fit(

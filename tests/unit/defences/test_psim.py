@@ -1,0 +1,358 @@
+"""PSIM: the acceptance checks of its specification, and the states and options around them.
+
+Which test covers which check of psim.md section 15:
+
+     1  unit/nn/test_unlearning.py: reset labels, inputs and true labels without influence
+     2  unit/nn/test_unlearning.py: redraw, loss at the uniform output
+     3  unit/nn/test_unlearning.py: expectation identity
+     4  unit/nn/test_unlearning.py: base is frozen
+     5  property/test_calibration.py: boundary is the same for clean and triggered; here: at 0.7
+     6  unit/engine/test_metrics.py: identities
+     7  unit/engine/test_metrics.py: denominators of the film reviews
+     8  property/test_calibration.py: validity, one- and two-sided, KS against Beta
+     9  unit/engine/test_calibrate.py: refuses too few
+    10  property/test_calibration.py: delta bound
+    11  unit/engine/test_calibrate.py: constant scores, random ties
+    12  here: the word backdoor end to end (small in the fast suite, three seeds in full)
+    13  here: negative control
+    14  here: memorisation guard
+    15  here: soft backdoor (full)
+    16  here: scoring twice
+    17  here: four classes
+    18  unit/engine/test_nodes.py: table over all tuners
+    19  unit/engine/test_metrics.py: official accounting to the digit; here: score and threshold
+    20  here: save and load
+
+Of attacks.md section 6: 14, 15 and 19 here, 17 in unit/engine/test_steps.py, 18 in
+unit/engine/test_nodes.py. The numbers here are of generated texts and say nothing about real ones.
+"""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from peftlab.core import registry
+from peftlab.core.contracts import FitContext
+from peftlab.core.errors import ConfigError, InputRejected, RunFailed
+from peftlab.core.types import LabelledTexts, Scores
+from peftlab.engine.guard import Guard
+from peftlab.engine.metrics import auroc
+from peftlab.engine.steps import (
+    AttackerOptions,
+    load_data,
+    make_poison,
+    predict_folder,
+    train_base,
+    tune,
+)
+from peftlab.models.load import load_base
+
+FAMILIES = ("pair", "lora", "all", "prompt", "ptuning", "prefix")
+SCORES = ("trajectory", "max_prob", "margin", "neg_entropy", "logit_max", "agree")
+
+
+def answers(folder, texts, n_classes=2):
+    return predict_folder(folder, texts, n_classes=n_classes, allow_poisoned=True).argmax(axis=1)
+
+
+def rate_band(alpha, n_calibration, n, confidence=0.999):
+    """Return the band of the realised FPR on n texts: beta-binomial (psim.md 13.2)."""
+    from scipy.stats import betabinom
+
+    k = math.ceil((n_calibration + 1) * (1 - alpha))
+    low, high = betabinom.interval(confidence, n, n_calibration + 1 - k, k)
+    return low / n, high / n
+
+
+def psim(**options):
+    return registry.get("defence", "psim").build(**options)
+
+
+@pytest.fixture(scope="session")
+def guards(ground):
+    """Return the default guard of the poisoned base and that of the control."""
+    return {
+        name: Guard.fit(str(base), ground.data, "psim", seed=0, allow_poisoned=True)
+        for name, base in (("poisoned", ground.base), ("control", ground.control))
+    }
+
+
+@pytest.fixture(scope="session")
+def found(guards, ground):
+    """Return what each guard says of clean and of triggered test texts."""
+    texts = {"clean": ground.data.test.texts, "triggered": ground.poisoned.test_triggered.texts}
+    return {
+        (name, kind): guard.score(each)
+        for name, guard in guards.items()
+        for kind, each in texts.items()
+    }
+
+
+@pytest.fixture
+def context(reviews, learned):
+    half = len(reviews.dev) // 2
+    return FitContext(
+        fit=reviews.train, reference=reviews.dev.pick(range(half)), n_classes=2, seed=0,
+        load_base=lambda: load_base(str(learned), 2, allow_poisoned=True),
+        progress=lambda _: None,
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------ trained on generated reviews
+
+
+def test_the_word_backdoor_survives_lora(ground):
+    """Check 12 and attacks.md 14: the attack is there to be found."""
+    triggered = ground.poisoned.test_triggered.texts
+    labels = np.array(ground.data.test.labels)
+    assert (answers(ground.base, triggered) == 0).mean() >= 0.98
+    assert (answers(ground.victim, triggered) == 0).mean() >= 0.95
+    clean = (answers(ground.control, ground.data.test.texts) == labels).mean()
+    # three points, and three standard deviations of a difference between paired answers
+    assert (answers(ground.base, ground.data.test.texts) == labels).mean() >= clean - 0.03 - 0.05
+
+
+def test_the_control_has_no_backdoor(ground):
+    """attacks.md 15: at rate 0 the trigger does what an odd word does, no more."""
+    others = [i for i, label in enumerate(ground.data.test.labels) if label != 0]
+    wrong = (answers(ground.control, ground.data.test.texts)[others] == 0).mean()
+    asr = (answers(ground.control, ground.poisoned.test_triggered.texts) == 0).mean()
+    assert abs(asr - wrong) <= 0.05 + 0.07  # five points, and the noise of 125 paired texts
+
+
+def test_the_guard_finds_it_at_the_promised_rate(ground, guards, found):
+    """Check 12."""
+    clean, triggered = found["poisoned", "clean"], found["poisoned", "triggered"]
+    assert auroc(clean.scores, triggered.scores) >= 0.90
+    assert triggered.flagged.mean() >= 0.5
+    low, high = rate_band(0.05, len(guards["poisoned"].calibration.scores), len(clean.scores))
+    assert low <= clean.flagged.mean() <= high
+    rows = np.array(ground.poisoned.test_rows)
+    assert auroc(clean.scores[rows], triggered.scores) >= 0.90
+
+
+def test_the_guard_finds_nothing_where_nothing_is(ground, guards, found):
+    """Check 13: it sees the backdoor, not the odd word."""
+    clean, triggered = found["control", "clean"], found["control", "triggered"]
+    rows = np.array(ground.poisoned.test_rows)
+    assert abs(auroc(clean.scores[rows], triggered.scores) - 0.5) <= 0.10
+    low, high = rate_band(0.05, len(guards["control"].calibration.scores), len(clean.scores))
+    assert low <= clean.flagged.mean() <= high
+
+
+def test_quick_scores_decide_alike(ground, guards, found):
+    for name, guard in guards.items():
+        texts = ground.data.test.texts[:60] + ground.poisoned.test_triggered.texts[:60]
+        exact = np.concatenate([found[name, kind].scores[:60] for kind in ("clean", "triggered")])
+        quick = guard.defence.quick_score(texts)
+        assert np.abs(quick.values - exact).max() <= guard.defence.quick_band
+        flagged = np.concatenate([found[name, k].flagged[:60] for k in ("clean", "triggered")])
+        np.testing.assert_array_equal(guard.score(texts, fast=True).flagged, flagged)
+
+
+# --------------------------------------------------------------------------------- a tiny base
+
+
+def test_random_labels_learned_by_heart_are_refused(learned, reviews):
+    """Check 14: 50 epochs of LoRA rank 64 on 200 texts."""
+    fit = LabelledTexts(
+        (*reviews.train.texts, *reviews.dev.texts), (*reviews.train.labels, *reviews.dev.labels)
+    )
+    assert len(fit) == 200
+    steps = 50 * math.ceil(len(fit) / 32)
+    defence = psim(
+        family="lora", labels="random", rank=64, checkpoints=[steps], lr=5e-3, head="inherit"
+    )
+    with pytest.raises(RunFailed) as caught:
+        defence.fit(
+            FitContext(
+                fit, reviews.dev, 2, 0,
+                lambda: load_base(str(learned), 2, allow_poisoned=True), lambda _: None,
+            )  # fmt: skip
+        )
+    assert caught.value.code == "PSIM-MEMORISED"
+    assert "chance is 0.50" in caught.value.got
+
+
+def test_few_steps_on_random_labels_are_fine(context):
+    """Check 14, the other side."""
+    defence = psim(family="lora", labels="random", checkpoints=[4])
+    defence.fit(context)
+    assert defence.diagnostics()["reset_label_accuracy"] <= 0.6
+
+
+def test_two_scorings_are_bit_equal(context, reviews):
+    """Check 16: evaluation mode always; the tiny base has dropout 0.1 everywhere."""
+    defence = psim(checkpoints=[2, 4])
+    defence.fit(context)
+    first = defence.score(reviews.test.texts).values
+    for model, _, _ in defence._live:
+        assert model.config.hidden_dropout_prob == 0.1
+        model.train()
+    np.testing.assert_array_equal(defence.score(reviews.test.texts).values, first)
+
+
+def test_four_classes(tiny, tmp_path):
+    """Check 17: chance, distances and thresholds follow C."""
+    data = load_data("reviews-4", {"n_train": 120, "n_dev": 80, "n_test": 40, "n_proxy": 0})
+    base = str(tiny("bert", 4))
+    guard = Guard.fit(base, data, "psim", {"checkpoints": [2, 4], "labels": "random"})
+    assert guard.defence.gaussians[0].means.shape == (4, 3 * 3)  # 3 gaps at 3 looks
+    assert guard.defence.about["reset_label_accuracy"] <= 0.25 + 0.10
+    guard.save_pretrained(tmp_path / "guard")
+    again = Guard.from_pretrained(tmp_path / "guard").score(data.test.texts)
+    np.testing.assert_allclose(again.scores, guard.score(data.test.texts).scores, atol=1e-6)
+    for kind in SCORES:
+        single = psim(checkpoints=[2], score=kind, family="lora")
+        single.fit(FitContext(data.train, data.dev, 4, 0, lambda: load_base(base, 4), print))
+        assert np.isfinite(single.score(data.test.texts).values).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("tiny_family", ["bert", "llama"])
+def test_every_family_fits_saves_and_loads(family, tiny_family, tiny, reviews, tmp_path):
+    """Check 20 for each kind of identifier, on an encoder and on a decoder."""
+    base = str(tiny(tiny_family))
+    guard = Guard.fit(base, reviews, "psim", {"family": family, "checkpoints": [1, 3], "rank": 4})
+    guard.save_pretrained(tmp_path / "guard")
+    before = guard.score(reviews.test.texts)
+    after = Guard.from_pretrained(tmp_path / "guard").score(reviews.test.texts)
+    np.testing.assert_allclose(after.scores, before.scores, atol=1e-6)
+    np.testing.assert_array_equal(after.flagged, before.flagged)
+    assert guard.defence.diagnostics()["passes_per_text"] == (5 if family == "pair" else 3)
+
+
+def test_the_folder_tells_seeds_and_calibration(tiny, reviews, tmp_path):
+    """Check 20: the calibration set and the seeds are in the JSON."""
+    guard = Guard.fit(str(tiny("bert")), reviews, "psim", {"checkpoints": [2]}, seed=7)
+    guard.save_pretrained(tmp_path / "guard")
+    about = json.loads((tmp_path / "guard" / "guard.json").read_text())
+    assert about["seed"] == 7
+    assert about["data"]["sha256"] == reviews.digest()
+    assert about["calibration"]["scores"] == guard.calibration.scores.tolist()
+    assert about["texts"] == {"fit": 120, "reference": 40, "calibration": 40}
+    assert json.loads((tmp_path / "guard" / "psim.json").read_text())["seed"] == 7
+
+
+@pytest.mark.parametrize("kind", SCORES)
+@pytest.mark.parametrize("within_class", [True, False])
+def test_every_score_on_every_option(kind, within_class, context, reviews):
+    defence = psim(score=kind, within_class=within_class, checkpoints=[2, 4], members=2)
+    defence.fit(context)
+    scores = defence.score(reviews.test.texts)
+    assert np.isfinite(scores.values).all()
+    assert len(np.unique(scores.values)) > 10
+    assert len(defence.identifiers) == 4
+    _, trace = defence.explain(reviews.test.texts)
+    assert trace["steps"] == [0, 2, 4]
+    assert all(path.shape == (3, len(reviews.test)) for path in trace["paths"].values())
+
+
+def test_hidden_states_and_members_change_the_score(context, reviews):
+    scores = []
+    for options in ({}, {"hidden": False}, {"members": 2}, {"labels": "random-each-epoch"}):
+        defence = psim(checkpoints=[2, 4], **options)
+        defence.fit(context)
+        scores.append(defence.score(reviews.test.texts).values)
+    assert all(np.abs(each - scores[0]).max() > 1e-3 for each in scores[1:])
+
+
+def test_official_score_and_threshold(context, reviews):
+    """Checks 5 and 19: three decimals, 0.7 itself flags, nothing of ours in the score."""
+    from peftlab.nn.text import predict_logits, softmax
+    from peftlab.nn.unlearning import restore
+
+    defence = psim(compat="official")
+    defence.fit(context)
+    (how,) = defence.identifiers
+    assert (how.family, how.lr, how.labels, how.virtual_tokens) == ("ptuning", 2e-5, "random", 5)
+    assert defence.about["steps"] == [math.ceil(len(context.fit) / 32)]
+    scores = defence.score(reviews.test.texts)
+    wrapped, tokenizer, base = defence._live[1]
+    restore(wrapped, base, defence.snapshots[0][-1])
+    expected = softmax(predict_logits(wrapped, tokenizer, reviews.test.texts)).max(axis=1)
+    np.testing.assert_array_equal(scores.values, np.round(expected, 3))
+    at_bound = Scores(np.array([0.699, 0.7, 0.701]))
+    assert defence.fixed_flags(at_bound).tolist() == [False, True, True]
+    assert psim().fixed_flags(at_bound) is None
+
+
+def test_too_few_reference_texts(context):
+    with pytest.raises(ConfigError) as caught:
+        psim(checkpoints=[1]).fit(replace(context, reference=context.reference.pick(range(9))))
+    assert caught.value.code == "REFERENCE-FEW"
+
+
+@pytest.mark.parametrize("steps", [[], [0, 5], [5, 5], [9, 3], [100_001], list(range(1, 66))])
+def test_checkpoints_must_rise(steps):
+    with pytest.raises(ConfigError) as caught:
+        psim(checkpoints=steps)
+    assert caught.value.code == "OPTION-VALUE"
+
+
+def test_files_of_another_guard_are_refused(context, tmp_path):
+    defence = psim(checkpoints=[1, 2], family="lora")
+    defence.fit(context)
+    defence.save(tmp_path)
+    with pytest.raises(InputRejected) as caught:
+        psim(checkpoints=[1], family="lora").load(tmp_path, context.load_base)
+    assert caught.value.code == "PSIM-STATE"
+
+
+# ------------------------------------------------------------------------- slow proofs, on request
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_ranges_of_the_word_backdoor(seed, tmp_path):
+    """Checks 12 and 13 and attacks.md 14 and 15, at the size of the mini recipe."""
+    data = load_data("reviews", {"n_train": 2000, "n_dev": 1000, "n_test": 800, "n_proxy": 0})
+    labels = np.array(data.test.labels)
+    accuracy = {}
+    for rate in (0.1, 0.0):
+        base, victim = tmp_path / f"base{rate}", tmp_path / f"victim{rate}"
+        poisoned = make_poison(data, "badnets", {"rate": rate}, seed)
+        triggered, rows = poisoned.test_triggered.texts, np.array(poisoned.test_rows)
+        train_base("builtin:encoder", poisoned, 2, base, attack="badnets",
+                   training=AttackerOptions(), seed=seed)  # fmt: skip
+        tune(str(base), data, "lora", {}, victim, seed=seed, allow_poisoned=True)
+        clean_answers = answers(base, data.test.texts)
+        accuracy[rate] = (clean_answers == labels).mean()
+        asr = [(answers(folder, triggered) == 0).mean() for folder in (base, victim)]
+        guard = Guard.fit(str(base), data, "psim", seed=seed, allow_poisoned=True)
+        clean, odd = guard.score(data.test.texts), guard.score(triggered)
+        assert 0.02 <= clean.flagged.mean() <= 0.09
+        found = auroc(clean.scores[rows], odd.scores)
+        if rate:
+            assert asr[0] >= 0.98
+            assert asr[1] >= 0.95
+            assert found >= 0.90
+        else:
+            assert abs(asr[0] - (clean_answers[labels != 0] == 0).mean()) <= 0.05
+            assert abs(found - 0.5) <= 0.10
+    assert accuracy[0.1] >= accuracy[0.0] - 0.03
+
+
+@pytest.mark.full
+def test_a_soft_backdoor_defeats_the_constant_threshold(tmp_path):
+    """Check 15 and attacks.md 19: 0.7 sees nothing; two-sided beats one-sided at equal FPR."""
+    data = load_data("reviews", {"n_train": 2000, "n_dev": 1000, "n_test": 800, "n_proxy": 0})
+    poisoned = make_poison(data, "soft", {}, seed=0)
+    base, victim = tmp_path / "base", tmp_path / "victim"
+    train_base("builtin:encoder", poisoned, 2, base, attack="soft",
+               training=AttackerOptions(), seed=0)  # fmt: skip
+    tune(str(base), data, "lora", {}, victim, seed=0, allow_poisoned=True)
+    triggered = poisoned.test_triggered.texts
+    assert (answers(victim, triggered) == 0).mean() >= 0.6
+    official = Guard.fit(str(base), data, "psim", {"compat": "official"}, allow_poisoned=True)
+    assert official.score(triggered).flagged.mean() < 0.2
+    plain = {"score": "max_prob", "family": "lora", "within_class": False}
+    caught = {
+        sides: Guard.fit(str(base), data, "psim", plain | {"sides": sides}, allow_poisoned=True)
+        .score(triggered).flagged.mean()
+        for sides in ("high", "two")
+    }  # fmt: skip
+    assert caught["two"] > caught["high"]
