@@ -18,9 +18,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 from hypothesis import settings
-from tiny_models import make_tiny
 
 from peftlab.core.types import LabelledTexts, PoisonedData, TaskData
+from tiny_models import make_tiny
 
 # A busy machine is no reason to fail, and what fails once should fail again.
 settings.register_profile("peftlab", deadline=None, derandomize=True, database=None)

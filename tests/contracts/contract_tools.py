@@ -38,9 +38,9 @@ _watches: list[_Seen] = []
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     if not _watches:
         return
-    if event == "open" and isinstance(arguments[0], str | bytes) and _writes(arguments):
-        _watches[-1].writes.append(os.fsdecode(arguments[0]))
-    elif event in {"os.mkdir", "os.remove", "os.rmdir", "os.rename"}:
+    if (
+        event == "open" and isinstance(arguments[0], str | bytes) and _writes(arguments)
+    ) or event in {"os.mkdir", "os.remove", "os.rmdir", "os.rename"}:
         _watches[-1].writes.append(os.fsdecode(arguments[0]))
     elif event in {"pickle.find_class", "socket.connect", "socket.getaddrinfo", "os.system"}:
         _watches[-1].others.append(f"{event} {arguments[1:3]}")
@@ -96,7 +96,9 @@ def assert_plain_files(folder: Path) -> None:
         assert path.suffix in DATA_SUFFIXES, path
         with path.open("rb") as file:
             head = file.read(4)
-        assert not head.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK")), path
+        assert not head.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK")), (
+            path
+        )
         if path.suffix == ".json":
             json.loads(path.read_text(encoding="utf-8"))
 
@@ -127,7 +129,21 @@ def option_cases(cls: Any) -> list[tuple[str, Any, bool]]:
 
 
 def _values(part: dict[str, Any]) -> Iterator[tuple[Any, bool]]:
-    kind, whole = part.get("type"), part.get("type") == "integer"
+    yield from _edges(part)
+    if "enum" in part or "const" in part:
+        yield from ((value, True) for value in part.get("enum", [part.get("const")]))
+        yield "no such choice", False
+    elif part.get("type") == "string" and "maxLength" in part:
+        yield "x" * part["maxLength"], True
+        yield "x" * (part["maxLength"] + 1), False
+    elif part.get("type") in {"integer", "number"}:
+        yield from ((value, False) for value in ("many", [], {}, math.nan, math.inf, -math.inf))
+    elif part.get("type") == "boolean":
+        yield from ((True, True), (False, True), ("perhaps", False), (7, False))
+
+
+def _edges(part: dict[str, Any]) -> Iterator[tuple[Any, bool]]:
+    whole = part.get("type") == "integer"
     for key, inward in (("minimum", 1), ("maximum", -1)):
         if key in part:
             yield part[key], True
@@ -136,18 +152,6 @@ def _values(part: dict[str, Any]) -> Iterator[tuple[Any, bool]]:
         if key in part:
             yield _near(part[key], inward, whole=whole), True
             yield part[key], False
-    if "enum" in part or "const" in part:
-        for value in part.get("enum", [part.get("const")]):
-            yield value, True
-        yield "no such choice", False
-    elif kind == "string" and "maxLength" in part:
-        yield "x" * part["maxLength"], True
-        yield "x" * (part["maxLength"] + 1), False
-    elif kind in {"integer", "number"}:
-        for value in ("many", [], {}, math.nan, math.inf, -math.inf):
-            yield value, False
-    elif kind == "boolean":
-        yield from ((True, True), (False, True), ("perhaps", False), (7, False))
 
 
 @cache

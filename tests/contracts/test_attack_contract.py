@@ -1,4 +1,4 @@
-"""Every attack: the same seed gives the same bytes, inputs stay as they were, odd texts are fine."""
+"""Every attack: same seed, same bytes; inputs stay as they were; odd texts are fine."""
 
 import csv
 from pathlib import Path

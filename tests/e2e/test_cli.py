@@ -230,7 +230,7 @@ def test_help(verb):
     assert "Usage: peftlab" in result.out
     words = re.sub(r"[^\w -]+", " ", result.out)
     assert "--help" in words
-    for option in re.findall(r"^. +(--[a-z-]+)(.*)$", result.out, flags=re.MULTILINE):
+    for option in re.findall(r"^. \*? +(--[a-z-]+) +(.*)$", result.out, flags=re.MULTILINE):
         assert re.search(r"[A-Za-z]{3}", option[1]), f"{option[0]} is not explained"
 
 

@@ -38,6 +38,9 @@ def execute(
     node: Node, needs: dict[str, Path], folder: Path, recipe: Recipe, data: TaskData
 ) -> dict[str, Any]:
     """Do one node: read the folders that it needs, write into ``folder``, return its result."""
+    import torch
+
+    torch.set_num_threads(1)  # sums in the same order, so the same bits with any --workers
     roles = {role: needs[name] for role, name in node.key["needs"].items()}
     return _WORK[node.kind](node.key, roles, folder, recipe, data)
 

@@ -94,7 +94,7 @@ def _set_option(kind: str, tables: list[dict[str, Any]], key: str, text: str) ->
             continue
         hit = True
         options = table.setdefault("options", {})
-        options[key] = _fitting(cls, key, text)
+        options[key] = fit_value(cls, key, text)
     if not hit:
         names = ", ".join(table["name"] for table in tables)
         raise ConfigError(
@@ -104,8 +104,16 @@ def _set_option(kind: str, tables: list[dict[str, Any]], key: str, text: str) ->
         )
 
 
-def _fitting(cls: type[BaseModel], key: str, text: str) -> Any:
-    """Read ``text`` as the option wants it: a list, a word as it stands, or any TOML value."""
+def fit_value(cls: type[BaseModel], key: str, text: str) -> Any:
+    """Read ``text`` as the option wants it: a list, a word as it stands, or any TOML value.
+
+    Args:
+        cls: the options class.
+        key: name of the option; one that ``cls`` lacks is read as TOML, to be refused later.
+        text: what the user typed.
+    """
+    if key not in cls.model_fields:
+        return parse_value(text)
     annotation = cls.model_fields[key].annotation
     if _takes_list(annotation):
         return _parse_list(text)

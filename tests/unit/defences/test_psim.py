@@ -166,13 +166,13 @@ def test_random_labels_learned_by_heart_are_refused(learned, reviews):
     defence = psim(
         family="lora", labels="random", rank=64, checkpoints=[steps], lr=5e-3, head="inherit"
     )
+    heard = FitContext(
+        fit=fit, reference=reviews.dev, n_classes=2, seed=0,
+        load_base=lambda: load_base(str(learned), 2, allow_poisoned=True),
+        progress=lambda _: None,
+    )  # fmt: skip
     with pytest.raises(RunFailed) as caught:
-        defence.fit(
-            FitContext(
-                fit, reviews.dev, 2, 0,
-                lambda: load_base(str(learned), 2, allow_poisoned=True), lambda _: None,
-            )  # fmt: skip
-        )
+        defence.fit(heard)
     assert caught.value.code == "PSIM-MEMORISED"
     assert "chance is 0.50" in caught.value.got
 

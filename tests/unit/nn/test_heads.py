@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tiny_models import FAMILIES
 
 from peftlab.core.errors import NotApplicable
 from peftlab.nn.heads import default_rate, freeze_head, head_of, prepare_head, reinit_head
+from tiny_models import FAMILIES
 
 
 @pytest.mark.parametrize("family", FAMILIES)

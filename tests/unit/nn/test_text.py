@@ -77,11 +77,9 @@ def test_encode_keeps_empty_texts(load_tiny):
 
 def _one_by_one(model, tokenizer):
     model.eval()
-    out = []
+    rows = encode(tokenizer, TEXTS, room_for_text(model))
     with torch.no_grad():
-        for row in encode(tokenizer, TEXTS, room_for_text(model)):
-            out.append(model(torch.tensor([row])).logits[0].double().numpy())
-    return np.stack(out)
+        return np.stack([model(torch.tensor([row])).logits[0].double().numpy() for row in rows])
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 import pytest
-from tiny_models import FAMILIES, HEADS, LAYERS, WIDTH
 
 from peftlab.core import registry
 from peftlab.core.errors import ConfigError, NotApplicable
 from peftlab.nn.loop import TrainPlan, train
 from peftlab.nn.text import encode, pad_id_of, predict_logits, room_for_text
+from tiny_models import FAMILIES, HEADS, LAYERS, WIDTH
 
 TUNERS = ("full", "lora", "prefix", "prompt", "ptuning")
 UNFIT = {("prefix", "distilbert"), ("prefix", "deberta-v2")}  # no past keys and values

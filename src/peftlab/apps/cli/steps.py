@@ -17,13 +17,21 @@ from peftlab.core.types import TaskData
 from peftlab.io.files import check_target
 
 
-def option_values(pairs: Sequence[str]) -> dict[str, Any]:
+def option_values(kind: str, name: str, pairs: Sequence[str]) -> dict[str, Any]:
     """Return {"rate": 0.2, "trigger": "mn"} of ["rate=0.2", "trigger=mn"].
 
-    Values are read as TOML where they are TOML, else as text.
-    """
-    from peftlab.engine.overrides import parse_value
+    Args:
+        kind: attack, tuner or defence.
+        name: the method whose options these are; a value is read as its option wants it.
+        pairs: what the user typed.
 
+    Raises:
+        ConfigError: ``CLI-OPTION``, or ``REGISTRY-NAME`` if there is no such method.
+    """
+    from peftlab.core.registry import get
+    from peftlab.engine.overrides import fit_value
+
+    options = get(kind, name).options
     values: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
@@ -32,7 +40,7 @@ def option_values(pairs: Sequence[str]) -> dict[str, Any]:
                 "an option is not KEY=VALUE", code="CLI-OPTION", got=pair,
                 fix="write for example --option rate=0.2",
             )  # fmt: skip
-        values[key.strip()] = parse_value(text)
+        values[key.strip()] = fit_value(options, key.strip(), text.strip())
     return values
 
 
@@ -58,7 +66,7 @@ def attack(
 
     check_target(out, overwrite=overwrite)
     task = _load(data)
-    poisoned = make_poison(task, name, option_values(option), seed)
+    poisoned = make_poison(task, name, option_values("attack", name, option), seed)
     training = parse_options(AttackerOptions, {"epochs": epochs}, "attacker")
     with spinner(f"poisoning {base} by {name}"):
         facts = train_base(
@@ -84,7 +92,7 @@ def tune(
     task = _load(data)
     with spinner(f"tuning {base} by {method}"):
         facts = tune_step(
-            base, task, method, option_values(option), out, seed=seed,
+            base, task, method, option_values("tuner", method, option), out, seed=seed,
             allow_poisoned=allow_poisoned, overwrite=overwrite,
         )  # fmt: skip
     _result(
@@ -105,7 +113,8 @@ def evaluate(
     task = _load(data)
     with spinner(f"reading {len(task.test)} test texts"):
         found = evaluate_victim(
-            victim, task, attack or None, option_values(option), seed=seed,
+            victim, task, attack or None,
+            option_values("attack", attack, option) if attack else {}, seed=seed,
             allow_poisoned=allow_poisoned,
         )  # fmt: skip
     _result(found, _lines(found), as_json=as_json)
@@ -135,7 +144,7 @@ def guard_fit(
     task = _load(data)
     with spinner(f"fitting {defence} on {base}") as tell:
         guard = Guard.fit(
-            base, task, defence, option_values(option), seed=seed,
+            base, task, defence, option_values("defence", defence, option), seed=seed,
             allow_poisoned=allow_poisoned, progress=tell,
         )  # fmt: skip
         guard.save_pretrained(out, overwrite=overwrite)
@@ -176,7 +185,7 @@ def guard_eval(
     task = _load(data)
     with spinner(f"trying {attack} against the guard"):
         found = evaluate_guard(
-            guard, victim, task, attack, option_values(option), seed=seed,
+            guard, victim, task, attack, option_values("attack", attack, option), seed=seed,
             allow_poisoned=allow_poisoned,
         )  # fmt: skip
     _result(found, _lines(found), as_json=as_json)
