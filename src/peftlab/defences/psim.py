@@ -4,19 +4,26 @@ Idea. The base is un-learned on the user's clean texts: labels are reset (drawn 
 replaced by the uniform distribution), so clean confidence falls. Nothing pushes the trigger's
 pathway down directly, so a triggered input moves *differently*. The published rule looks once, at
 the end, and flags ``max softmax >= 0.7`` (Zhao et al., arXiv 2402.12168; ``compat="official"``).
-Ours looks at the path ``v(x) = (g_0(x), ..., g_K(x))`` of logit gaps over a few checkpoints and
-scores what departs from the clean paths *within its predicted class c*, in whichever direction:
 
-    score(x) = sum over identifiers of  log (v - mu_c)^T S_c^{-1} (v - mu_c)
+Ours looks early and at the whole path. Let g_k(x) be the logit gap at checkpoint k and c the class
+that the base predicts. Three kinds of evidence, each against clean reference texts of class c:
 
-Identifiers of the default pair: LoRA on all linear layers with the head frozen, and all weights;
-both towards uniform labels. With ``hidden`` the same distance of the untouched base's penultimate
-hidden state is one more term (it sees syntactic triggers that no confidence path sees). The
-threshold is not chosen here: the shared conformal calibration does that for every detector.
+    resistance  sum over identifiers of  gap to c at the first checkpoint - half the gap at 0
+                (one-sided: a trigger's confidence outlives that of words)
+    path        sum over identifiers of  log (v - mu_c)^T S_c^{-1} (v - mu_c),  v = (g_0 ... g_K)
+                (either direction: a soft backdoor is abnormally unsure)
+    hidden      the same distance of the untouched base's penultimate hidden state
+                (sees some of what no confidence path sees, such as syntactic triggers)
+
+    score(x) = sum over evidence of  -log P(evidence of a clean text >= evidence of x)
+
+The identifiers of the default pair: LoRA on all linear layers with the head frozen, and all
+weights; both towards uniform labels, for 20 steps. The threshold is not chosen here: the shared
+conformal calibration does that for every detector.
 
 Known differences from the paper: C > 2, any PEFT family or none, calibrated threshold, one rule at
 the boundary (``>=`` flags), eval mode always. Sources: psim.md, psim-trajectory.md; the pair, its
-rates and its early checkpoints: ours, measured on other seeds than those reported.
+rates, checkpoints and evidence: ours, chosen on bases of other seeds than those reported.
 Cost: fit = identifiers x last checkpoint training steps; score = 1 + identifiers x K passes a text.
 """
 
@@ -39,14 +46,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from peftlab.nn.gaussian import ClassGaussians
+    from peftlab.nn.evidence import Evidence, Look
+    from peftlab.nn.gaussian import ClassNormals
     from peftlab.nn.unlearning import Identifier, State
 
 RATES = {"lora": 5e-4, "all": 1e-4, "prompt": 1e-2, "ptuning": 1e-3, "prefix": 1e-2}
 OFFICIAL_THRESHOLD = 0.7
 MEMORISED = 0.10  # accuracy on reset labels above chance that ends the fit; psim.md 13.1
 STATE = "psim.json"
-STATE_LIMIT = 64 * 2**20
+REFERENCE = "reference.safetensors"
 SEEDS_APART = 1000  # ensemble members of one seed never meet those of another
 
 
@@ -79,13 +87,13 @@ class PsimOptions(GuardOptions):
         True, "judge single-step scores against the reference of the predicted class",
         source="psim-trajectory.md rule 4",
     )  # fmt: skip
-    hidden: bool = option(
-        True, "add the distance of the base's penultimate hidden state (trajectory score only)",
-        source="ours: raises AUROC on the published syntactic set, costs no pass",
+    evidence: tuple[Literal["resistance", "path", "hidden"], ...] = option(
+        ("resistance", "path", "hidden"), "what the trajectory score sums",
+        source="psim-trajectory.md (path); ours (resistance, hidden)",
     )  # fmt: skip
     checkpoints: tuple[int, ...] = option(
-        (10, 20, 40), "steps at which the path is looked at (0 always is)",
-        source="ours: steps 10 and 20 carry the signal, 120-240 add nothing",
+        (8, 12, 20), "steps at which the path is looked at (0 always is)",
+        source="ours: the signal is in the first 20 steps, later ones add noise",
     )  # fmt: skip
     lr: float | None = option(
         None, "learning rate; none: lora 5e-4, all 1e-4, prompt 1e-2, ptuning 1e-3, prefix 1e-2",
@@ -98,6 +106,13 @@ class PsimOptions(GuardOptions):
         1, "ensemble: independent label draws and data orders, scores summed",
         source="psim.md 13.4", ge=1, le=16,
     )  # fmt: skip
+
+    @field_validator("evidence")
+    @classmethod
+    def _some(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        if not kinds or len(set(kinds)) < len(kinds):
+            raise ValueError("evidence must name one or more different kinds")
+        return kinds
 
     @field_validator("checkpoints")
     @classmethod
@@ -126,12 +141,6 @@ def single_score(kind: str, logits: Floats, predicted: Ints) -> Floats:
     return np.asarray((chances * np.log(np.clip(chances, 1e-300, None))).sum(axis=1))
 
 
-def path_features(logits: Floats) -> Floats:
-    """Return path features (n, K * (C-1)) of logits (n, K, C): gaps to class 0 at each step."""
-    gaps = logits[:, :, 1:] - logits[:, :, :1]
-    return gaps.reshape(len(logits), -1)
-
-
 @defence(
     "psim",
     options=PsimOptions,
@@ -145,11 +154,12 @@ class Psim:
         self.options = options
         self.official = options.compat == "official"
         # largest change of a score by bf16, with margin; measured on the SST-2 test texts
-        self.quick_band = 0.01 if self.official else 0.4
+        self.quick_band = 0.01 if self.official else 1.0
         self.whole_path = options.score == "trajectory" and not self.official
         self.identifiers: list[Identifier] = []
         self.snapshots: list[list[State]] = []
-        self.gaussians: list[ClassGaussians] = []
+        self.evidence: Evidence | None = None
+        self.normals: ClassNormals | None = None
         self.about: dict[str, Any] = {}
         self._load_base: Callable[[], tuple[Any, Any]] | None = None
         self._live: list[tuple[Any, Any, State]] = []
@@ -176,22 +186,20 @@ class Psim:
             self.snapshots.append(states)
             if how.labels == "random" and not self.official:
                 self._refuse_memorised(how, wrapped, tokenizer, context)
-        self.gaussians = []
-        if self.whole_path or (self.options.within_class and not self.official):
+        self.evidence = self.normals = None
+        if not self.official:
             context.progress("reading the clean reference")
             self._fit_reference(context.reference.texts)
 
     def _fit_reference(self, texts: Sequence[str]) -> None:
-        from peftlab.nn.gaussian import ClassGaussians
+        from peftlab.nn.evidence import Evidence
+        from peftlab.nn.gaussian import ClassNormals
 
-        logits, hidden, predicted = self._read(texts)
-        points = self._points(logits, hidden, predicted)
-        n_classes = int(self.about["n_classes"])
-        self.gaussians = [
-            # a hidden state has more dimensions than texts: there shrinkage alone must do
-            ClassGaussians.fit(p, predicted, n_classes, pool=i < len(logits))
-            for i, p in enumerate(points)
-        ]
+        look, n_classes = self._read(texts), int(self.about["n_classes"])
+        if self.whole_path:
+            self.evidence = Evidence.fit(look, self.options.evidence, n_classes)
+        elif self.options.within_class:
+            self.normals = ClassNormals.fit(self._single(look), look.predicted, n_classes)
 
     def _refuse_memorised(
         self, how: Identifier, wrapped: Any, tokenizer: Any, context: FitContext
@@ -231,39 +239,31 @@ class Psim:
         """
         from peftlab.nn.text import softmax
 
-        logits, hidden, predicted = self._read(texts, precision)
+        look = self._read(texts, precision)
         trace = {
             "steps": [0] * (not self.official) + list(self.about["steps"]),
             "paths": {
                 how.name: softmax(each).max(axis=2).T
-                for how, each in zip(self.identifiers, logits, strict=True)
+                for how, each in zip(self.identifiers, look.logits, strict=True)
             },
         }
-        known = None if self.official else predicted
-        return Scores(self._combine(logits, hidden, predicted), known), trace
+        known = None if self.official else look.predicted
+        return Scores(self._combine(look), known), trace
 
-    def _points(self, logits: list[Floats], hidden: Floats | None, predicted: Ints) -> list[Floats]:
-        """Return what a reference is fitted on: paths and hidden states, or single-step scores."""
-        if self.whole_path:
-            return [path_features(each) for each in logits] + ([] if hidden is None else [hidden])
+    def _single(self, look: Look) -> Floats:
+        """Return the single-step score at the last checkpoint, mean over identifiers."""
         kind = self.options.score
-        return [single_score(kind, each[:, -1], predicted)[:, None] for each in logits]
+        return np.mean([single_score(kind, each[:, -1], look.predicted) for each in look.logits], 0)
 
-    def _combine(self, logits: list[Floats], hidden: Floats | None, predicted: Ints) -> Floats:
-        if len(predicted) == 0:
+    def _combine(self, look: Look) -> Floats:
+        if len(look.predicted) == 0:
             return np.zeros(0)
         if self.official:
-            return np.round(single_score("max_prob", logits[0][:, -1], predicted), 3)
-        points = self._points(logits, hidden, predicted)
-        pairs = list(zip(self.gaussians, points, strict=False))
-        if self.whole_path:
-            return np.sum([g.log_distance(p, predicted) for g, p in pairs], axis=0)
-        if not self.options.within_class:
-            return np.mean([p[:, 0] for p in points], axis=0)
-        return np.mean(
-            [(p[:, 0] - g.means[predicted, 0]) * np.sqrt(g.precisions[predicted, 0, 0])
-             for g, p in pairs], axis=0,
-        )  # fmt: skip
+            return np.round(single_score("max_prob", look.logits[0][:, -1], look.predicted), 3)
+        if self.evidence is not None:
+            return self.evidence.score(look)
+        found = self._single(look)
+        return found if self.normals is None else self.normals.unusual(found, look.predicted)
 
     def fixed_flags(self, scores: Scores) -> Bools | None:
         """Return the published decision ``s >= 0.7``, or None when the threshold is calibrated."""
@@ -271,10 +271,9 @@ class Psim:
             return None
         return np.asarray(scores.values >= OFFICIAL_THRESHOLD)
 
-    def _read(
-        self, texts: Sequence[str], precision: Literal["fp32", "bf16"] = "fp32"
-    ) -> tuple[list[Floats], Floats | None, Ints]:
-        """Return per identifier the logits (n, K + 1, C), the hidden states, the base's classes."""
+    def _read(self, texts: Sequence[str], precision: Literal["fp32", "bf16"] = "fp32") -> Look:
+        """Run base and identifiers over the texts."""
+        from peftlab.nn.evidence import NO_HIDDEN, Look
         from peftlab.nn.text import encode, predict_hidden, predict_logits, room_for_text
         from peftlab.nn.unlearning import restore
 
@@ -283,7 +282,7 @@ class Psim:
         rows = encode(tokenizer, texts, room_for_text(model))
         if self.official:  # the published score needs no look at the base
             first: list[Floats] = []
-            hidden, predicted = None, np.zeros(len(texts), dtype=np.int64)
+            hidden, predicted = NO_HIDDEN, np.zeros(len(texts), dtype=np.int64)
         else:
             start, hidden = predict_hidden(model, tokenizer, rows, precision=precision)
             first, predicted = [start], start.argmax(axis=1)
@@ -297,8 +296,7 @@ class Psim:
                     predict_logits(wrapped, tokenizer, texts, encoded=rows, precision=precision)
                 )
             out.append(np.stack(each, axis=1))
-        wanted = self.whole_path and self.options.hidden
-        return out, hidden if wanted else None, predicted
+        return Look(out, hidden, predicted)
 
     def _models(self) -> list[tuple[Any, Any, State]]:
         """Return (model, tokenizer, untouched weights) of base and identifiers, kept loaded."""
@@ -328,16 +326,18 @@ class Psim:
 
     def save(self, folder: Path) -> None:
         """Write adapters (all-weights: half-precision differences) and the reference."""
+        from safetensors.numpy import save_file as save_arrays
         from safetensors.torch import save_file
 
         from peftlab.nn.unlearning import flatten
 
         for i, states in enumerate(self.snapshots):
             save_file(flatten(states), folder / f"identifier{i}.safetensors")
-        reference = [
-            {"means": g.means.tolist(), "precisions": g.precisions.tolist()} for g in self.gaussians
-        ]
-        write_json(folder / STATE, {**self.about, "reference": reference})
+        arrays = {} if self.evidence is None else self.evidence.state()
+        if self.normals is not None:
+            arrays = {"means": self.normals.means, "deviations": self.normals.deviations}
+        save_arrays(arrays, folder / REFERENCE)
+        write_json(folder / STATE, self.about)
 
     def load(self, folder: Path, load_base: Callable[[], tuple[Any, Any]]) -> None:
         """Restore what ``save`` wrote.
@@ -345,25 +345,29 @@ class Psim:
         Raises:
             InputRejected: ``PSIM-STATE`` when the files do not belong together.
         """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file as load_arrays
         from safetensors.torch import load_file
 
-        from peftlab.nn.gaussian import ClassGaussians
+        from peftlab.nn.evidence import Evidence
+        from peftlab.nn.gaussian import ClassNormals
         from peftlab.nn.unlearning import unflatten
 
+        self.evidence = self.normals = None
         try:
-            about = dict(read_json(folder / STATE, limit_bytes=STATE_LIMIT))
-            reference = about.pop("reference")
-            self.gaussians = [
-                ClassGaussians(np.asarray(g["means"]), np.asarray(g["precisions"]))
-                for g in reference
-            ]
-            self.about, self._load_base, self._live = about, load_base, []
-            self.identifiers = _identifiers(self.options, int(about["seed"]))
+            self.about = dict(read_json(folder / STATE))
+            self._load_base, self._live = load_base, []
+            self.identifiers = _identifiers(self.options, int(self.about["seed"]))
+            arrays = load_arrays(folder / REFERENCE)
+            if self.whole_path:
+                self.evidence = Evidence.from_state(arrays, self.options.evidence)
+            elif self.options.within_class and not self.official:
+                self.normals = ClassNormals(arrays["means"], arrays["deviations"])
             self.snapshots = [
                 unflatten(load_file(folder / f"identifier{i}.safetensors"), len(how.checkpoints))
                 for i, how in enumerate(self.identifiers)
             ]
-        except (KeyError, TypeError, ValueError, OSError) as error:
+        except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
             raise InputRejected(
                 "the files of this guard do not belong together",
                 code="PSIM-STATE", got=str(error)[:200], fix="fit the guard again",

@@ -1,4 +1,4 @@
-"""How far a point is from clean ones: class-conditional Gaussians with shrunken covariance.
+"""How unusual a point is among clean ones of its class: distances, tails, and their sum.
 
 The covariance of few points in many dimensions is noise; Ledoit and Wolf ("A well-conditioned
 estimator for large-dimensional covariance matrices", J. Multivariate Analysis 88, 2004) mix it
@@ -81,8 +81,73 @@ class ClassGaussians:
             precisions.append(np.linalg.inv(pooled if few else ledoit_wolf(centred[mine])))
         return cls(means, np.stack(precisions))
 
-    def log_distance(self, points: Floats, classes: Ints) -> Floats:
+    def arrays(self) -> dict[str, Floats]:
+        """Return what is to be saved."""
+        return {"means": self.means, "precisions": self.precisions}
+
+    def unusual(self, points: Floats, classes: Ints) -> Floats:
         """Return log of the squared Mahalanobis distance to the own class, (n,)."""
         apart = points - self.means[classes]
         squared = np.einsum("nd,nde,ne->n", apart, self.precisions[classes], apart)
         return np.log(np.maximum(squared, 1e-12))
+
+
+@dataclass(frozen=True, slots=True)
+class ClassNormals:
+    """Mean and standard deviation of one number, for each predicted class.
+
+    Attributes:
+        means: (C,).
+        deviations: (C,).
+    """
+
+    means: Floats
+    deviations: Floats
+
+    @classmethod
+    def fit(cls, values: Floats, classes: Ints, n_classes: int) -> ClassNormals:
+        """Fit on clean reference values (n,); a class with fewer than 10 takes those of all."""
+        groups = [values[classes == c] for c in range(n_classes)]
+        groups = [mine if len(mine) >= 10 else values for mine in groups]
+        return cls(
+            np.array([mine.mean() for mine in groups]),
+            np.array([max(float(mine.std()), 1e-9) for mine in groups]),
+        )
+
+    def arrays(self) -> dict[str, Floats]:
+        """Return what is to be saved."""
+        return {"means": self.means, "deviations": self.deviations}
+
+    def unusual(self, values: Floats, classes: Ints) -> Floats:
+        """Return how many standard deviations above its class each value lies, (n,)."""
+        return (values - self.means[classes]) / self.deviations[classes]
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """Upper tail of a score on clean reference texts: the empirical one, exponential beyond.
+
+    Attributes:
+        values: (n,) sorted scores.
+        start: score beyond which the exponential holds (the 90th percentile).
+        scale: mean excess over ``start``.
+    """
+
+    values: Floats
+    start: float
+    scale: float
+
+    @classmethod
+    def fit(cls, values: Floats) -> Tail:
+        """Fit on out-of-sample scores of clean texts."""
+        ordered = np.sort(values)
+        start = float(ordered[int(0.9 * len(ordered))])
+        beyond = ordered[ordered > start] - start
+        return cls(ordered, start, max(float(beyond.mean()) if len(beyond) else 0.0, 1e-9))
+
+    def surprise(self, values: Floats) -> Floats:
+        """Return -log P(score >= value) under the reference, (n,); always finite."""
+        n = len(self.values)
+        share = (1 + n - np.searchsorted(self.values, values)) / (n + 1)
+        beyond = np.maximum(values - self.start, 0.0) / self.scale - np.log(0.1)
+        return np.where(values > self.start, beyond, -np.log(share))
