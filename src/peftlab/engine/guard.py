@@ -71,6 +71,8 @@ class Guard:
         Raises:
             ConfigError: ``CAL-FEW`` and the codes of the defence.
         """
+        from peftlab.nn.heads import has_new_head
+
         entry = registry.get("defence", defence)
         method: Defence = entry.build(**(options or {}))
         splits = guard_splits(data, seed)
@@ -78,7 +80,12 @@ class Guard:
         def fresh() -> tuple[Any, Any]:
             return load_base(base, data.n_classes, seed=seed, allow_poisoned=allow_poisoned)
 
-        fresh()  # the gate speaks before anything is fitted, also for defences that need no model
+        # the gate speaks before anything is fitted, also for defences that need no model
+        if has_new_head(fresh()[0]):
+            progress(
+                "note: this base has no trained classification head; a guard sees most when it is "
+                "fitted on a base that brings its head, or on your own full fine-tune"
+            )
         chosen = method.options
         _check_enough(len(splits.calibration), chosen)
         method.fit(FitContext(splits.fit, splits.reference, data.n_classes, seed, fresh, progress))

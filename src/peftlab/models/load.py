@@ -162,6 +162,8 @@ def _build(folder: Path, reference: str, n_classes: int, seed: int) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
+    from peftlab.nn.heads import note_new_modules
+
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "head"))
         try:
@@ -175,6 +177,7 @@ def _build(folder: Path, reference: str, n_classes: int, seed: int) -> Any:
                 output_loading_info=True,
             )  # fmt: skip
             _check_filled(folder, model, report["missing_keys"])
+            note_new_modules(model, report["missing_keys"])
         except InputRejected:
             raise
         except Exception as error:  # a hostile config can fail in any way

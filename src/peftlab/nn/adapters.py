@@ -9,7 +9,7 @@ import torch
 
 from peftlab.core.errors import NotApplicable
 from peftlab.core.seeds import derive
-from peftlab.nn.heads import Head, freeze_head, head_of, prepare_head
+from peftlab.nn.heads import HEADS, Head, freeze_head, head_of, new_modules, prepare_head
 
 # peft 0.21 has no default targets and no size names for this family
 DISTILBERT_TARGETS = ["q_lin", "v_lin"]
@@ -53,6 +53,9 @@ def wrap_with(model: Any, config: Any, *, head: Head, seed: int) -> Any:
 
     head_of(model)
     _fill_in(model, config)
+    drawn = [name for name in new_modules(model) if name.split(".")[0] not in HEADS]
+    if drawn:  # a pooler that the base did not bring: train and save it like the head
+        config.modules_to_save = [*(config.modules_to_save or []), *drawn]
     prepare_head(model, head, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "adapter"))

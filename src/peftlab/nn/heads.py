@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
@@ -30,6 +31,26 @@ def head_of(model: Any) -> torch.nn.Module:
         allowed="a sequence classifier with a module called " + " or ".join(HEADS),
         fix="use a family that AutoModelForSequenceClassification has",
     )
+
+
+def note_new_modules(model: Any, missing: Iterable[str]) -> None:
+    """Remember which modules a base did not bring: they were drawn, so they must be trained.
+
+    Args:
+        model: just loaded.
+        missing: names of the weights that its files did not hold.
+    """
+    model.new_modules = tuple(sorted({name.rpartition(".")[0] for name in missing}))
+
+
+def new_modules(model: Any) -> tuple[str, ...]:
+    """Return the modules that the base did not bring, the head among them if it is new."""
+    return tuple(getattr(model, "new_modules", ()))
+
+
+def has_new_head(model: Any) -> bool:
+    """Return whether the classification head was drawn, not loaded."""
+    return any(name.split(".")[0] in HEADS for name in new_modules(model))
 
 
 def reinit_head(model: Any, seed: int, std: float = 0.02) -> None:
