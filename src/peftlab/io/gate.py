@@ -25,8 +25,13 @@ KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementatio
 # fields through which peft would read something other than this folder; so do all of its nested
 # ``*_config`` fields (cache files, data files, import paths), which our tuners leave empty
 ADAPTER_HOOKS = ("auto_mapping", "tokenizer_kwargs", "tokenizer_name_or_path")
-# what our tuners write, and the one of the example plugin
-ADAPTER_TYPES = ("IA3", "LORA", "PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING")
+# the types that are tensors and numbers only; XLORA, MULTITASK_PROMPT_TUNING and their like name
+# other files to read and stay out
+ADAPTER_TYPES = (
+    "ADALORA", "BOFT", "C3A", "FOURIERFT", "HRA", "IA3", "LN_TUNING", "LOHA", "LOKR", "LORA",
+    "OFT", "PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING", "RANDLORA", "ROAD", "TRAINABLE_TOKENS",
+    "VERA",
+)  # fmt: skip
 PATTERNS = ("target_modules", "exclude_modules", "layers_pattern", "feedforward_modules")
 PLAIN = re.compile(r"[A-Za-z0-9_.\-]{1,256}")
 MEGATRON = "megatron.core"  # what stock LoraConfig always writes; anything else is an import path

@@ -204,7 +204,8 @@ def test_four_classes(tiny, tmp_path):
     data = load_data("reviews-4", {"n_train": 120, "n_dev": 80, "n_test": 40, "n_proxy": 0})
     base = str(tiny("bert", 4))
     guard = Guard.fit(base, data, "psim", {"checkpoints": [2, 4], "labels": "random"})
-    assert guard.defence.gaussians[0].means.shape == (4, 3 * 3)  # 3 gaps at 3 looks
+    paths = guard.defence.evidence.state()
+    assert paths["path.0.means"].shape == (4, 3 * 3)  # 3 gaps at 3 looks
     assert guard.defence.about["reset_label_accuracy"] <= 0.25 + 0.10
     guard.save_pretrained(tmp_path / "guard")
     again = Guard.from_pretrained(tmp_path / "guard").score(data.test.texts)
@@ -257,7 +258,7 @@ def test_every_score_on_every_option(kind, within_class, context, reviews):
 
 def test_hidden_states_and_members_change_the_score(context, reviews):
     scores = []
-    for options in ({}, {"hidden": False}, {"members": 2}, {"labels": "random-each-epoch"}):
+    for options in ({}, {"evidence": ("path",)}, {"members": 2}, {"labels": "random-each-epoch"}):
         defence = psim(checkpoints=[2, 4], **options)
         defence.fit(context)
         scores.append(defence.score(reviews.test.texts).values)

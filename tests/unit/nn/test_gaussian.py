@@ -40,7 +40,7 @@ def test_always_invertible(seed, n, dims):
         np.testing.assert_array_equal(covariance, covariance.T)
 
 
-def test_log_distance_equals_scipy():
+def test_distance_equals_scipy():
     from scipy.spatial.distance import mahalanobis
 
     points = _points(300, 4)
@@ -52,7 +52,7 @@ def test_log_distance_equals_scipy():
         mine = points[classes == c]
         inverse = np.linalg.inv(ledoit_wolf(mine - mine.mean(0)))
         expected.append(2 * np.log(mahalanobis(point, mine.mean(0), inverse)))
-    np.testing.assert_allclose(fitted.log_distance(fresh, guessed), expected, atol=1e-9)
+    np.testing.assert_allclose(fitted.unusual(fresh, guessed), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("pool", [True, False])
@@ -69,13 +69,13 @@ def test_a_class_without_points_is_judged_by_all():
     points = _points(60, 3)
     fitted = ClassGaussians.fit(points, np.zeros(60, dtype=np.int64), 2, pool=True)
     np.testing.assert_allclose(fitted.means[1], points.mean(0))
-    found = fitted.log_distance(points, np.ones(60, dtype=np.int64))
-    np.testing.assert_allclose(found, fitted.log_distance(points, np.zeros(60, dtype=np.int64)))
+    found = fitted.unusual(points, np.ones(60, dtype=np.int64))
+    np.testing.assert_allclose(found, fitted.unusual(points, np.zeros(60, dtype=np.int64)))
 
 
 def test_constant_points_give_finite_distances():
     fitted = ClassGaussians.fit(np.ones((20, 3)), np.zeros(20, dtype=np.int64), 2, pool=True)
-    found = fitted.log_distance(np.array([[1.0, 1, 1], [2, 1, 1]]), np.zeros(2, dtype=np.int64))
+    found = fitted.unusual(np.array([[1.0, 1, 1], [2, 1, 1]]), np.zeros(2, dtype=np.int64))
     assert np.isfinite(found).all()
     assert found[1] > found[0]
 
@@ -90,8 +90,8 @@ def test_too_few_points():
 def test_ranks_do_not_depend_on_units(seed, scale, shift):
     points, classes = _points(80, 3, seed), np.zeros(80, dtype=np.int64)
     fresh, guessed = _points(10, 3, seed + 1), np.zeros(10, dtype=np.int64)
-    plain = ClassGaussians.fit(points, classes, 1, pool=True).log_distance(fresh, guessed)
-    moved = ClassGaussians.fit(points * scale + shift, classes, 1, pool=True).log_distance(
+    plain = ClassGaussians.fit(points, classes, 1, pool=True).unusual(fresh, guessed)
+    moved = ClassGaussians.fit(points * scale + shift, classes, 1, pool=True).unusual(
         fresh * scale + shift, guessed
     )
     np.testing.assert_allclose(moved, plain, atol=1e-5)
