@@ -7,6 +7,7 @@ assert result.code == 0, result.err
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -59,8 +60,14 @@ def start(*arguments: object, **popen: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", "from peftlab.apps.cli.main import run; run()",
          *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **popen,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        preexec_fn=_heed_ctrl_c, **popen,
     )  # fmt: skip
+
+
+def _heed_ctrl_c() -> None:
+    """Undo an inherited deaf ear: a job in the background of a shell ignores SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def sentence(label: int, rng: Any) -> str:
