@@ -61,7 +61,7 @@ def start(*arguments: object, **popen: Any) -> subprocess.Popen[str]:
         [sys.executable, "-c", "from peftlab.apps.cli.main import run; run()",
          *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-        preexec_fn=_heed_ctrl_c, **popen,
+        preexec_fn=_heed_ctrl_c, **popen,  # noqa: PLW1509  the parent has no threads
     )  # fmt: skip
 
 
