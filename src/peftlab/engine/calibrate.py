@@ -191,6 +191,17 @@ def threshold(calibration: Calibration, group: int | None = None) -> float:
     return float(scores[len(scores) - flagged // _tails(calibration.sides)])
 
 
+def smallest_p(calibration: Calibration) -> float:
+    """Return the smallest p-value that texts of every group can get; lower rates flag nothing.
+
+    Examples:
+        >>> smallest_p(Calibration(np.arange(39.0), alpha=0.1, sides="two"))
+        0.05
+    """
+    fewest = min(len(scores) for _, scores in _groups_of(calibration))
+    return _tails(calibration.sides) / (fewest + 1)
+
+
 def spacings(m: int, alpha: float, delta: float | None = None, sides: Sides = "high") -> int:
     """Return how many of the m + 1 spacings between m clean scores the rule flags; 0 if too few.
 

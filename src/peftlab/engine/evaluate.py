@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from peftlab.core.errors import InputRejected
 from peftlab.core.types import PoisonedData, TaskData
-from peftlab.engine.calibrate import threshold
+from peftlab.engine.calibrate import smallest_p, threshold
 from peftlab.engine.guard import Guard
 from peftlab.engine.metrics import evaluate, wilson
 from peftlab.engine.steps import make_poison, predict_folder
@@ -20,15 +21,31 @@ def _answers(victim: Path, texts: tuple[str, ...], data: TaskData, *, allow: boo
     return predict_folder(victim, texts, n_classes=data.n_classes, allow_poisoned=allow).argmax(1)
 
 
-def _check_classes(victim: Path, data: TaskData) -> None:
-    about = read_note(victim / VICTIM_FILE) if (victim / VICTIM_FILE).is_file() else {}
+def _check_classes(place: Path, about: Mapping[str, Any], data: TaskData) -> None:
+    """Refuse data with other classes than those that a victim or a guard was made for.
+
+    Other names for the classes are fine (0 and 1 for neg and pos), the same names in another
+    order are not: every answer would be counted under a wrong class.
+    """
     if about.get("n_classes", data.n_classes) != data.n_classes:
         raise InputRejected(
-            f"{victim.name} was tuned for {about['n_classes']} classes, "
+            f"{place.name} was made for {about['n_classes']} classes, "
             f"the data has {data.n_classes}",
             code="EVAL-CLASSES",
-            fix="pass the data that it was tuned on, or data with the same classes",
+            fix="pass the data that it was made with, or data with the same classes",
         )
+    kept = about.get("label_names")
+    names = [str(name) for name in kept] if isinstance(kept, list) else []
+    if names != list(data.label_names) and sorted(names) == sorted(data.label_names):
+        raise InputRejected(
+            f"{place.name} numbers the classes in another order than the data",
+            code="EVAL-CLASSES", got=", ".join(data.label_names), allowed=", ".join(names),
+            fix="write the labels of the data as the numbers of that order",
+        )  # fmt: skip
+
+
+def _note(victim: Path) -> dict[str, Any]:
+    return read_note(victim / VICTIM_FILE) if (victim / VICTIM_FILE).is_file() else {}
 
 
 def _known(victim: Path, data: TaskData, poisoned: PoisonedData, *, allow: bool) -> dict[str, Any]:
@@ -64,7 +81,7 @@ def evaluate_victim(
     Raises:
         InputRejected: ``EVAL-CLASSES`` and the codes of loading.
     """
-    _check_classes(victim, data)
+    _check_classes(victim, _note(victim), data)
     if attack is not None:
         poisoned = make_poison(data, attack, options or {}, seed)
         return evaluate(**_known(victim, data, poisoned, allow=allow_poisoned))
@@ -91,8 +108,9 @@ def evaluate_guard(
 
     Args: as ``evaluate_victim``, and ``guard``, a folder that ``guard fit`` wrote.
     """
-    _check_classes(victim, data)
+    _check_classes(victim, _note(victim), data)
     loaded = Guard.from_pretrained(guard, allow_poisoned=allow_poisoned)
+    _check_classes(guard, loaded.about, data)
     poisoned = make_poison(data, attack, options or {}, seed)
     known = _known(victim, data, poisoned, allow=allow_poisoned)
     for name, texts in (("clean", data.test.texts), ("triggered", poisoned.test_triggered.texts)):
@@ -105,4 +123,4 @@ def evaluate_guard(
         if hasattr(loaded.defence, "rewrite"):
             mended = tuple(loaded.defence.rewrite(texts, threshold(loaded.calibration)))
             known[f"{name}_pred_def"] = _answers(victim, mended, data, allow=allow_poisoned)
-    return evaluate(**known, smallest_p=1 / (len(loaded.calibration.scores) + 1))
+    return evaluate(**known, smallest_p=smallest_p(loaded.calibration))

@@ -243,6 +243,15 @@ class Guard:
         return cls(method, Calibration.from_dict(about.pop("calibration")), about)
 
 
+def calibration_of(folder: Path) -> Calibration:
+    """Return the calibration of a saved guard without loading its model.
+
+    Raises:
+        InputRejected: ``GUARD-STATE`` or ``CAL-STATE``.
+    """
+    return Calibration.from_dict(_read_about(folder)["calibration"])
+
+
 def _read_about(place: Path) -> dict[str, Any]:
     """Return the content of ``guard.json``, its fields checked for presence and type."""
     about: Any = read_json(place / FILE, limit_bytes=STATE_LIMIT)

@@ -21,8 +21,8 @@ import numpy as np
 from peftlab.core.contracts import PoisonOptions
 from peftlab.core.poisoning import target_matrix, training_texts
 from peftlab.core.types import Floats, LabelledTexts, PoisonedData, TaskData
-from peftlab.engine.calibrate import threshold
-from peftlab.engine.guard import Guard
+from peftlab.engine.calibrate import smallest_p, threshold
+from peftlab.engine.guard import Guard, calibration_of
 from peftlab.engine.metrics import auroc, evaluate
 from peftlab.engine.recipe import Recipe
 from peftlab.engine.steps import make_poison, predict_folder, train_base, tune
@@ -201,9 +201,9 @@ def _judge(guard: Guard, texts: Sequence[str], folder: Path) -> dict[str, Any]:
     )  # fmt: skip
     diagnostics: dict[str, Any] = getattr(guard.defence, "diagnostics", dict)()
     passes = diagnostics.get("passes_per_text")
-    return {
-        "cost": {"score_ms_per_text": 1000 * spent / max(len(texts), 1), "passes_per_text": passes}
-    }
+    cost = {"score_ms_per_text": 1000 * spent / max(len(texts), 1), "passes_per_text": passes}
+    write_json(folder / "cost.json", cost)
+    return {"cost": cost}
 
 
 def _cell(
@@ -231,7 +231,7 @@ def _cell(
         "triggered_flags": np.asarray(on_triggered["flagged"], dtype=np.bool_),
         "clean_p": np.asarray(on_clean["p"]),
         "triggered_p": np.asarray(on_triggered["p"]),
-        "smallest_p": 1 / (on_clean["n_calibration"] + 1),
+        "smallest_p": smallest_p(calibration_of(roles["guard"] / GUARD)),
     }
     if on_clean["mended"] is not None:
         model = roles["victim"] / MODEL
@@ -240,6 +240,7 @@ def _cell(
             model, poisoned.test_triggered.texts, on_triggered["mended"], triggered, data
         )
     found = evaluate(**known)
+    found["cost"] = read_json(roles["guard"] / "cost.json")
     found["metrics"] |= {"alpha": on_clean["alpha"], "n_calibration": on_clean["n_calibration"]}
     return found
 

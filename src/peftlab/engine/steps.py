@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from peftlab.core import registry
+from peftlab.core.errors import InputRejected
 from peftlab.core.options import Options, option
 from peftlab.core.poisoning import poison
 from peftlab.core.types import Floats, PoisonedData, TaskData
@@ -171,11 +172,21 @@ def _is_marked_base(base: str) -> bool:
 def predict_folder(
     folder: Path, texts: Sequence[str], *, n_classes: int, allow_poisoned: bool = False
 ) -> Floats:
-    """Return the logits (n, C) of a victim folder, or of a plain base folder with a head."""
+    """Return the logits (n, C) of a victim folder, or of a plain base folder with a head.
+
+    Raises:
+        InputRejected: ``VICTIM-HEAD`` when the model has no trained head, or the codes of loading.
+    """
+    from peftlab.nn.heads import has_new_head
     from peftlab.nn.text import predict_logits
 
     if (folder / VICTIM_FILE).is_file():
         model, tokenizer = load_victim(folder, allow_poisoned=allow_poisoned)
     else:
         model, tokenizer = load_base(str(folder), n_classes, allow_poisoned=allow_poisoned)
+        if has_new_head(model):
+            raise InputRejected(
+                f"{folder} has no trained classification head, so its answers mean nothing",
+                code="VICTIM-HEAD", fix="tune it with `peftlab tune` first",
+            )  # fmt: skip
     return predict_logits(model, tokenizer, texts)

@@ -35,6 +35,7 @@ def test_every_text_survives(tmp_path, given_texts):
     [
         (b"\xff", "TEXTS-ENCODING"), (b"{", "TEXTS-ROW"), (b"3\n", "TEXTS-ROW"),
         (b"{}\n", "TEXTS-ROW"), (b'{"text": null}\n', "TEXTS-ROW"), (b"[" * 10**5, "TEXTS-ROW"),
+        (b'{"text": "half \\ud800"}\n', "TEXTS-ENCODING"),
     ],
 )  # fmt: skip
 def test_what_is_refused(tmp_path, content, code):
@@ -42,6 +43,21 @@ def test_what_is_refused(tmp_path, content, code):
         read(tmp_path, content)
     assert caught.value.code == code
     assert caught.value.fix
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_text(tmp_path):
+    mark = b"\xef\xbb\xbf"
+    assert read(tmp_path, mark + b'{"text": "a"}\n') == ["a"]
+    assert read(tmp_path, mark + b"a\r\nb", "texts.txt") == ["a", "b"]
+
+
+def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
+    def refuse(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(texts.Path, "read_bytes", refuse)
+    with pytest.raises(InputRejected, match="TEXTS-READ"):
+        read(tmp_path, "a")
 
 
 def test_too_large(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from peftlab.engine.calibrate import (
     randomised_p_values,
     shift_test,
     smallest_m,
+    smallest_p,
     spacings,
     threshold,
 )
@@ -39,6 +40,16 @@ def test_p_values_equal_the_definition_with_ties():
     both = p_values(Calibration(clean, 0.05, sides="two"), Scores(fresh))
     expected = [min(1, 2 * min(pair)) for pair in zip(high, low, strict=True)]
     np.testing.assert_allclose(both, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("sides", ["high", "two"])
+def test_the_smallest_p_value_is_that_of_the_smallest_group(sides):
+    scores, groups = np.arange(60.0), np.repeat([0, 1], [41, 19])
+    whole = Calibration(scores, 0.2, sides=sides)
+    parted = Calibration(scores, 0.2, groups, conditional=True, sides=sides)
+    extreme = Scores(np.array([99.0, 99.0]), np.array([0, 1]))
+    assert smallest_p(whole) == p_values(whole, extreme).max()
+    assert smallest_p(parted) == p_values(parted, extreme).max() > smallest_p(whole)
 
 
 def test_refuses_too_few():

@@ -106,6 +106,14 @@ def test_predictions_do_not_depend_on_the_working_folder(tiny, reviews, tmp_path
     )
 
 
+def test_answers_of_an_untrained_head_are_refused():
+    from peftlab.models.load import resolve
+
+    with pytest.raises(InputRejected) as caught:
+        predict_folder(resolve("builtin:encoder"), ["a text"], n_classes=2)
+    assert caught.value.code == "VICTIM-HEAD"
+
+
 def test_nothing_is_left_when_training_fails(tiny, reviews, tmp_path):
     poisoned = make_poison(reviews, "badnets", {}, 0)
     poisoned.targets[:] = np.nan

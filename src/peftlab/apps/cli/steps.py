@@ -44,6 +44,16 @@ def option_values(kind: str, name: str, pairs: Sequence[str]) -> dict[str, Any]:
     return values
 
 
+def _check_out(out: Path, base: str, *, overwrite: bool) -> None:
+    """Refuse a bad --out before any work, the base itself above all: the result refers to it."""
+    check_target(out, overwrite=overwrite)
+    if overwrite and Path(base).exists() and Path(base).resolve().is_relative_to(out.resolve()):
+        raise ConfigError(
+            f"{out} is the base or holds it; it is not overwritten",
+            code="PATH-WRITE", fix="choose another folder",
+        )  # fmt: skip
+
+
 def _load(reference: str) -> TaskData:
     from peftlab.engine.steps import load_data
 
@@ -88,7 +98,7 @@ def tune(
     """Tune a base."""
     from peftlab.engine.steps import tune as tune_step
 
-    check_target(out, overwrite=overwrite)
+    _check_out(out, base, overwrite=overwrite)
     task = _load(data)
     with spinner(f"tuning {base} by {method}"):
         facts = tune_step(
@@ -110,6 +120,11 @@ def evaluate(
     """Measure a victim."""
     from peftlab.engine.evaluate import evaluate_victim
 
+    if option and not attack:
+        raise ConfigError(
+            "options without an attack that they belong to", code="CLI-OPTION",
+            got=", ".join(option), fix="add --attack NAME, or leave --option out",
+        )  # fmt: skip
     task = _load(data)
     with spinner(f"reading {len(task.test)} test texts"):
         found = evaluate_victim(
@@ -140,7 +155,7 @@ def guard_fit(
     """Fit a guard."""
     from peftlab.engine.guard import Guard
 
-    check_target(out, overwrite=overwrite)
+    _check_out(out, base, overwrite=overwrite)
     task = _load(data)
     with spinner(f"fitting {defence} on {base}") as tell:
         guard = Guard.fit(
@@ -151,8 +166,10 @@ def guard_fit(
     about = guard.about
     _result(
         {"folder": str(out), **about},
-        f"{out}: {defence} guard, calibrated on {about['texts']['calibration']} clean texts for "
-        f"a false-positive rate of {about['options']['alpha']:g}",
+        f"{out}: {defence} guard with the published threshold; it promises no false-positive rate"
+        if guard.fixed
+        else f"{out}: {defence} guard, calibrated on {about['texts']['calibration']} clean texts "
+        f"for a false-positive rate of {about['options']['alpha']:g}",
         as_json=as_json,
     )
 

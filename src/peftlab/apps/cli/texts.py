@@ -14,7 +14,8 @@ def read_texts(file: Path) -> list[str]:
     """Return the texts of a ``.jsonl`` file (field ``text`` or ``sentence``) or one a line.
 
     Raises:
-        InputRejected: ``TEXTS-MISSING``, ``TEXTS-LARGE``, ``TEXTS-ENCODING`` or ``TEXTS-ROW``.
+        InputRejected: ``TEXTS-MISSING``, ``TEXTS-READ``, ``TEXTS-LARGE``, ``TEXTS-ENCODING`` or
+            ``TEXTS-ROW``.
     """
     if not file.is_file():
         raise InputRejected(f"there is no file {file}", code="TEXTS-MISSING", fix="check the path")
@@ -24,7 +25,13 @@ def read_texts(file: Path) -> list[str]:
             allowed=f"{LIMIT} bytes", fix="split the file",
         )  # fmt: skip
     try:
-        lines = file.read_bytes().decode("utf-8").split("\n")
+        # with -sig a byte-order mark, as editors on Windows write it, is no part of the first text
+        lines = file.read_bytes().decode("utf-8-sig").split("\n")
+    except OSError as error:
+        raise InputRejected(
+            f"{file.name} cannot be read", code="TEXTS-READ", got=error.strerror,
+            fix="check its permissions",
+        ) from None  # fmt: skip
     except UnicodeDecodeError as error:
         raise InputRejected(
             f"{file.name} is not UTF-8", code="TEXTS-ENCODING", got=f"byte {error.start}",
@@ -53,4 +60,12 @@ def _text(file: Path, number: int, line: str) -> str:
             allowed='an object with "text" (or "sentence"), or a JSON string',
             fix="mend that line",
         )
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # A JSON escape such as \ud800 is legal JSON, but no tokenizer can read it.
+        raise InputRejected(
+            f"line {number} of {file.name} holds half a character (a lone surrogate)",
+            code="TEXTS-ENCODING", fix="write the file as UTF-8 without \\ud800 .. \\udfff escapes",
+        ) from None  # fmt: skip
     return text
