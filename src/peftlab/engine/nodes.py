@@ -23,7 +23,7 @@ from peftlab.core.poisoning import target_matrix, training_texts
 from peftlab.core.types import Floats, LabelledTexts, PoisonedData, TaskData
 from peftlab.engine.calibrate import smallest_p, threshold
 from peftlab.engine.guard import Guard, calibration_of
-from peftlab.engine.metrics import auroc, evaluate
+from peftlab.engine.metrics import auroc, beta_binomial_band, evaluate
 from peftlab.engine.recipe import Recipe
 from peftlab.engine.steps import make_poison, predict_folder, train_base, tune
 from peftlab.io.files import read_json, write_json
@@ -242,6 +242,9 @@ def _cell(
     found = evaluate(**known)
     found["cost"] = read_json(roles["guard"] / "cost.json")
     found["metrics"] |= {"alpha": on_clean["alpha"], "n_calibration": on_clean["n_calibration"]}
+    if on_clean["alpha"] is not None:
+        high = beta_binomial_band(on_clean["n_calibration"], len(data.test), on_clean["alpha"])[1]
+        found["metrics"]["fpr_band_high"] = high
     return found
 
 

@@ -33,12 +33,25 @@ from peftlab.io.store import Node
 __all__ = ["Node", "plan"]
 
 
+# what every method computes with; a change there changes results as one in its own file does
+SHARED = ("nn", "core/poisoning.py", "engine/calibrate.py", "engine/splits.py")
+
+
+@cache
+def _shared_code() -> str:
+    root, sha = Path(peftlab.__file__).parent, hashlib.sha256()
+    for name in SHARED:
+        for file in sorted((root / name).glob("*.py")) or [root / name]:
+            sha.update(file.read_bytes())
+    return sha.hexdigest()[:16]
+
+
 @cache
 def _code(kind: str, name: str) -> str:
-    """Return the version of a method: the package's and a hash of the method's own file."""
+    """Return the version of a method: the package's, its own file's and that of shared code."""
     file = inspect.getsourcefile(registry.get(kind, name).cls)
     digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else "built in"
-    return f"{peftlab.__version__}/{digest}"
+    return f"{peftlab.__version__}/{digest}/{_shared_code()}"
 
 
 def _node_id(kind: str, key: dict[str, Any]) -> str:

@@ -83,7 +83,8 @@ def encode(
     if not texts:
         return []
     cut = max_length * CHARACTERS_PER_TOKEN
-    rows = tokenizer([text[:cut] for text in texts], truncation=True, max_length=max_length)
+    sound = [text[:cut].encode("utf-8", "replace").decode("utf-8") for text in texts]  # surrogates
+    rows = tokenizer(sound, truncation=True, max_length=max_length)
     spare = next(
         token
         for token in (tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id, 0)

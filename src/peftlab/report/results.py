@@ -188,8 +188,18 @@ def _outcome(one: Group, groups: Sequence[Group]) -> str:
 
 
 def _over(one: Group) -> bool:
+    """Tell whether more clean inputs were flagged than chance explains for a guard that is right.
+
+    Chance is that of the calibration texts and of the test texts (the cell's 95 % band), where the
+    cell carries it; else that of the test texts alone.
+    """
+    if one.alpha is None:
+        return False
+    rate, high = one.mean("fpr"), one.mean("fpr_band_high")
+    if rate is not None and high is not None:
+        return rate > high
     found = one.spread("fpr")
-    return found is not None and one.alpha is not None and found.low > one.alpha
+    return found is not None and found.low > one.alpha
 
 
 def standings(groups: Sequence[Group]) -> list[Standing]:

@@ -165,3 +165,9 @@ def test_softmax_equals_scipy(rows):
 
     logits = np.array(rows)
     np.testing.assert_allclose(softmax(logits), reference(logits, axis=-1), atol=1e-12)
+
+
+def test_a_lone_surrogate_is_scored_not_refused(load_tiny):
+    model, tokenizer = load_tiny()
+    found = predict_logits(model, tokenizer, ["a \ud800 text", "another"])
+    assert np.isfinite(found).all()
