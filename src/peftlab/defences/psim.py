@@ -23,7 +23,7 @@ conformal calibration does that for every detector.
 
 Known differences from the paper: C > 2, any PEFT family or none, calibrated threshold, one rule at
 the boundary (``>=`` flags), eval mode always. Sources: psim.md, psim-trajectory.md; the pair, its
-rates, checkpoints and evidence: ours, chosen on bases of other seeds than those reported.
+rates, checkpoints and evidence: ours; how they were chosen: docs/results.md.
 Cost: fit = identifiers x last checkpoint training steps; score = 1 + identifiers x K passes a text.
 """
 
