@@ -20,7 +20,7 @@ def context(reviews, learned):
     half = len(reviews.dev) // 2
     return FitContext(
         fit=reviews.train, reference=reviews.dev.pick(range(half)), n_classes=2, seed=0,
-        load_base=lambda: load_base(str(learned), 2, allow_poisoned=True),
+        load_base=lambda _=None: load_base(str(learned), 2, allow_poisoned=True),
         progress=lambda _: None,
     )  # fmt: skip
 

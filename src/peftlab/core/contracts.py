@@ -102,6 +102,16 @@ class Tuner(Protocol):
         """Return a model (a ``peft.PeftModel`` unless all weights train) ready for the loop."""
 
 
+class LoadBase(Protocol):
+    """Loads models for a defence, through the gate."""
+
+    def __call__(self, other: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Return (model in eval mode, tokenizer) of the defended base, or of ``other``.
+
+        ``other`` is what the user named as trusted; a saved guard notices when it changes.
+        """
+
+
 @dataclass(frozen=True)
 class FitContext:
     """All that a defence may see: the untrusted base and the user's own clean texts.
@@ -114,7 +124,8 @@ class FitContext:
         n_classes: C.
         seed: seed of this fit.
         load_base: returns a *fresh* (model in eval mode, tokenizer) pair of the defended base
-            with its classification head; call it as often as needed.
+            with its classification head, or of another base that the user trusts; call it as
+            often as needed.
         progress: called with a line of text now and then.
     """
 
@@ -122,7 +133,7 @@ class FitContext:
     reference: LabelledTexts
     n_classes: int
     seed: int
-    load_base: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
+    load_base: LoadBase
     progress: Callable[[str], None]
 
 
@@ -149,7 +160,7 @@ class Defence(Protocol):
     def load(
         self,
         folder: Path,
-        load_base: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]],
+        load_base: LoadBase,
     ) -> None:
         """Restore the state that ``save`` wrote; scores must be equal to 1e-6."""
 

@@ -26,13 +26,13 @@ Cost: no pass through the defended model; well under 1 ms per text.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from peftlab.core.contracts import FitContext, GuardOptions
+from peftlab.core.contracts import FitContext, GuardOptions, LoadBase
 from peftlab.core.errors import ConfigError
 from peftlab.core.options import option
 from peftlab.core.registry import defence
@@ -40,9 +40,6 @@ from peftlab.core.types import Floats, Scores
 from peftlab.io.files import read_json, write_atomic
 from peftlab.io.strict_json import dump_json
 from peftlab.nn.ngram import KneserNey
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MODEL_FILE = "ngram.json"
 MODEL_LIMIT = 256 << 20
@@ -140,7 +137,7 @@ class Onion:
     def load(
         self,
         folder: Path,
-        load_base: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]],  # noqa: ARG002
+        load_base: LoadBase,  # noqa: ARG002
     ) -> None:
         """Restore the language model; the base is not needed.
 

@@ -35,15 +35,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import field_validator
 
-from peftlab.core.contracts import FitContext, GuardOptions
+from peftlab.core.contracts import FitContext, GuardOptions, LoadBase
 from peftlab.core.errors import ConfigError, InputRejected, RunFailed
 from peftlab.core.options import option
 from peftlab.core.registry import defence
-from peftlab.core.types import Bools, Floats, Ints, Scores
+from peftlab.core.types import Bools, Floats, Scores
 from peftlab.io.files import read_json, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from peftlab.nn.evidence import Evidence, Look
@@ -77,11 +76,16 @@ class PsimOptions(GuardOptions):
         "freeze", "head of the PEFT identifiers (all-weights always trains it)",
         source="psim-trajectory.md",
     )  # fmt: skip
-    score: Literal["trajectory", "max_prob", "margin", "neg_entropy", "logit_max", "agree"] = (
-        option(
-            "trajectory", "whole path, or one of psim.md 13.3 at the last checkpoint",
-            source="psim-trajectory.md; psim.md 13.3",
-        )
+    score: Literal[
+        "trajectory", "max_prob", "margin", "neg_entropy", "logit_max", "agree", "delta"
+    ] = option(
+        "trajectory", "whole path, or one of psim.md 13.3 at the last checkpoint; delta: max_prob "
+        "less that of the same identifiers made from the trusted base",
+        source="psim-trajectory.md; psim.md 13.3",
+    )  # fmt: skip
+    trusted: str | None = option(
+        None, "a base of the same kind that you trust, for score = delta: builtin:, folder, hub id",
+        source="psim.md 13.3",
     )  # fmt: skip
     within_class: bool = option(
         True, "judge single-step scores against the reference of the predicted class",
@@ -124,23 +128,6 @@ class PsimOptions(GuardOptions):
         return steps
 
 
-def single_score(kind: str, logits: Floats, predicted: Ints) -> Floats:
-    """Return one confidence per row of (n, C) logits; larger = more confident (psim.md 13.3)."""
-    from peftlab.nn.text import softmax
-
-    if kind == "logit_max":
-        return np.asarray((logits - logits.mean(axis=1, keepdims=True)).max(axis=1))
-    if kind == "margin":
-        ordered = np.sort(logits, axis=1)
-        return np.asarray(ordered[:, -1] - ordered[:, -2])
-    chances = softmax(logits)
-    if kind == "max_prob":
-        return np.asarray(chances.max(axis=1))
-    if kind == "agree":
-        return np.asarray(chances[np.arange(len(chances)), predicted])
-    return np.asarray((chances * np.log(np.clip(chances, 1e-300, None))).sum(axis=1))
-
-
 @defence(
     "psim",
     options=PsimOptions,
@@ -161,7 +148,7 @@ class Psim:
         self.evidence: Evidence | None = None
         self.normals: ClassNormals | None = None
         self.about: dict[str, Any] = {}
-        self._load_base: Callable[[], tuple[Any, Any]] | None = None
+        self._load_base: LoadBase | None = None
         self._live: list[tuple[Any, Any, State]] = []
 
     # ------------------------------------------------------------------ fit
@@ -171,16 +158,23 @@ class Psim:
 
         Raises:
             RunFailed: ``PSIM-MEMORISED`` when an identifier learns random labels by heart.
-            ConfigError: ``REFERENCE-FEW`` when there are too few reference texts.
+            ConfigError: ``REFERENCE-FEW`` when there are too few reference texts;
+                ``PSIM-TRUSTED`` when only one of ``score="delta"`` and ``trusted`` is given.
         """
         from peftlab.nn.unlearning import unlearn
 
+        if (self.options.score == "delta") != (self.options.trusted is not None):
+            raise ConfigError(
+                "score = 'delta' compares with a trusted base, and no other score does",
+                code="PSIM-TRUSTED", got=f"score={self.options.score}, trusted="
+                f"{self.options.trusted}", fix="give both score='delta' and trusted, or neither",
+            )  # fmt: skip
         self._load_base, self._live, self.snapshots = context.load_base, [], []
         self.identifiers = _identifiers(self.options, context.seed)
         self.about = {"n_classes": context.n_classes, "seed": context.seed}
         for how in self.identifiers:
             context.progress(f"un-learning by {how.name}")
-            model, tokenizer = context.load_base()
+            model, tokenizer = context.load_base(how.base)
             wrapped, states, steps = unlearn(how, model, tokenizer, context.fit, context.n_classes)
             self.about["steps"] = steps
             self.snapshots.append(states)
@@ -252,14 +246,21 @@ class Psim:
 
     def _single(self, look: Look) -> Floats:
         """Return the single-step score at the last checkpoint, mean over identifiers."""
-        kind = self.options.score
-        return np.mean([single_score(kind, each[:, -1], look.predicted) for each in look.logits], 0)
+        from peftlab.nn.confidence import confidence
+
+        twins = self.options.trusted is not None and not self.official
+        kind = "max_prob" if twins or self.official else self.options.score
+        found = [confidence(kind, each[:, -1], look.predicted) for each in look.logits]
+        half = len(found) // 2
+        if twins:
+            found = [ours - theirs for ours, theirs in zip(found[:half], found[half:], strict=True)]
+        return np.asarray(np.mean(found, axis=0))
 
     def _combine(self, look: Look) -> Floats:
         if len(look.predicted) == 0:
             return np.zeros(0)
         if self.official:
-            return np.round(single_score("max_prob", look.logits[0][:, -1], look.predicted), 3)
+            return np.round(self._single(look), 3)
         if self.evidence is not None:
             return self.evidence.score(look)
         found = self._single(look)
@@ -287,7 +288,7 @@ class Psim:
             start, hidden = predict_hidden(model, tokenizer, rows, precision=precision)
             first, predicted = [start], start.argmax(axis=1)
         out = []
-        for (wrapped, _, base), states in zip(models[1:], self.snapshots, strict=True):
+        for (wrapped, tokenizer, base), states in zip(models[1:], self.snapshots, strict=True):
             rows = encode(tokenizer, texts, room_for_text(wrapped))
             each = list(first)
             for state in states:
@@ -310,7 +311,8 @@ class Psim:
             model, tokenizer = self._load_base()
             self._live = [(model, tokenizer, {})]
             for how in self.identifiers:
-                wrapped, base = attach(how, self._load_base()[0])
+                model, tokenizer = self._load_base(how.base)
+                wrapped, base = attach(how, model)
                 self._live.append((wrapped, tokenizer, base))
         return self._live
 
@@ -339,7 +341,7 @@ class Psim:
         save_arrays(arrays, folder / REFERENCE)
         write_json(folder / STATE, self.about)
 
-    def load(self, folder: Path, load_base: Callable[[], tuple[Any, Any]]) -> None:
+    def load(self, folder: Path, load_base: LoadBase) -> None:
         """Restore what ``save`` wrote.
 
         Raises:
@@ -387,15 +389,20 @@ def _identifiers(options: PsimOptions, seed: int) -> list[Identifier]:
             )
         ]  # fmt: skip
     families = ("lora", "all") if options.family == "pair" else (options.family,)
+    bases = (None, options.trusted) if options.trusted else (None,)  # twins, for delta
     words = {"all": "all weights", "lora": "LoRA"}
     return [
         Identifier(
-            name=words.get(family, family) + (f" #{member + 1}" if options.members > 1 else ""),
+            name=words.get(family, family)
+            + (f" #{member + 1}" if options.members > 1 else "")
+            + (" of the trusted base" if base else ""),
+            base=base,
             family=family, labels=options.labels, head=options.head,
             lr=options.lr if options.lr is not None else RATES[family],
             checkpoints=options.checkpoints, batch=options.batch, rank=options.rank,
             virtual_tokens=options.virtual_tokens, seed=seed * SEEDS_APART + member,
         )
+        for base in bases
         for member in range(options.members)
         for family in families
     ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from peftlab.core import registry
 from peftlab.core.contracts import Defence, FitContext
 from peftlab.core.errors import ConfigError, InputRejected, PeftlabError
 from peftlab.core.types import Bools, Decision, Floats, Ints, Scores, TaskData
-from peftlab.engine.calibrate import Calibration, flags, p_values
+from peftlab.engine.calibrate import Calibration, flags, p_values, threshold
 from peftlab.engine.splits import guard_splits
 from peftlab.io.files import new_folder, read_json, write_json
 from peftlab.models.load import fingerprint, lasting, load_base
@@ -22,6 +22,26 @@ FORMAT = "peftlab.guard/1"
 FILE = "guard.json"
 STATE_LIMIT = 64 * 2**20
 Predict = Callable[[Sequence[str]], Floats | Ints]
+
+
+@dataclass
+class _Bases:
+    """Loads the defended base and those that the user trusts; remembers which of these were."""
+
+    base: str
+    n_classes: int
+    seed: int
+    allow_poisoned: bool
+    others: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, other: str | None = None) -> tuple[Any, Any]:
+        if other is None:
+            return load_base(
+                self.base, self.n_classes, seed=self.seed, allow_poisoned=self.allow_poisoned
+            )
+        loaded = load_base(other, self.n_classes, seed=self.seed)
+        self.others[lasting(other)] = fingerprint(other)
+        return loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +97,16 @@ class Guard:
         method: Defence = entry.build(**(options or {}))
         splits = guard_splits(data, seed)
 
-        def fresh() -> tuple[Any, Any]:
-            return load_base(base, data.n_classes, seed=seed, allow_poisoned=allow_poisoned)
-
+        bases = _Bases(base, data.n_classes, seed, allow_poisoned)
         # the gate speaks before anything is fitted, also for defences that need no model
-        if has_new_head(fresh()[0]):
+        if has_new_head(bases()[0]):
             progress(
                 "note: this base has no trained classification head; a guard sees most when it is "
                 "fitted on a base that brings its head, or on your own full fine-tune"
             )
         chosen = method.options
         _check_enough(len(splits.calibration), chosen)
-        method.fit(FitContext(splits.fit, splits.reference, data.n_classes, seed, fresh, progress))
+        method.fit(FitContext(splits.fit, splits.reference, data.n_classes, seed, bases, progress))
         progress("calibrating")
         clean = method.score(splits.calibration.texts)
         calibration = Calibration(
@@ -99,12 +117,15 @@ class Guard:
             conditional=chosen.conditional,
             sides=chosen.sides,
         )
+        for group in range(data.n_classes) if chosen.conditional else ():
+            threshold(calibration, group)  # a class without clean texts fails here, not in use
         about = {
             "format": FORMAT,
             "defence": defence,
             "options": chosen.model_dump(mode="json"),
             "base": lasting(base),
             "base_fingerprint": fingerprint(base),
+            "other_bases": bases.others,
             "n_classes": data.n_classes,
             "label_names": list(data.label_names),
             "seed": seed,
@@ -222,20 +243,18 @@ class Guard:
                 fix="make one with `peftlab guard fit`",
             )  # fmt: skip
         about = _read_about(place)
-        base, n_classes, seed = about["base"], about["n_classes"], about["seed"]
-        if fingerprint(base) != about["base_fingerprint"]:
-            raise InputRejected(
-                "the base is not the one that this guard was fitted on",
-                code="GUARD-BASE", got=base, fix="restore the base, or fit the guard again",
-            )  # fmt: skip
+        base = about["base"]
+        for each, was in {base: about["base_fingerprint"], **about["other_bases"]}.items():
+            if fingerprint(each) != was:
+                raise InputRejected(
+                    "the base is not the one that this guard was fitted on",
+                    code="GUARD-BASE", got=each, fix="restore the base, or fit the guard again",
+                )  # fmt: skip
         method: Defence = registry.get("defence", about["defence"]).build(**about["options"])
-
-        def fresh() -> tuple[Any, Any]:
-            return load_base(base, n_classes, seed=seed, allow_poisoned=allow_poisoned)
-
-        fresh()  # the gate speaks before anything is scored
+        bases = _Bases(base, about["n_classes"], about["seed"], allow_poisoned)
+        bases()  # the gate speaks before anything is scored
         try:
-            method.load(place, fresh)
+            method.load(place, bases)
         except PeftlabError:
             raise
         except Exception as error:  # a tampered state can fail in any way
@@ -257,7 +276,7 @@ def _read_about(place: Path) -> dict[str, Any]:
     about: Any = read_json(place / FILE, limit_bytes=STATE_LIMIT)
     wanted = {
         "base": str, "base_fingerprint": str, "defence": str, "options": dict,
-        "n_classes": int, "seed": int, "calibration": dict,
+        "n_classes": int, "seed": int, "calibration": dict, "other_bases": dict,
     }  # fmt: skip
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise _unsound(place, f"format is not {FORMAT}")

@@ -43,6 +43,7 @@ class Identifier:
         seed: of labels, data order and adapter.
         official: one epoch with linear decay, no clipping, one snapshot at the end, and LoRA-free
             defaults, as shuaizhao95/PSIM:badmodel.py.
+        base: a trusted base that it is made from instead of the defended one.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Identifier:
     virtual_tokens: int
     seed: int
     official: bool = False
+    base: str | None = None
 
 
 def reset_labels(n: int, n_classes: int, seed: int, draw: int = 0) -> Ints:

@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from peftlab.core import registry
 from peftlab.core.errors import ConfigError, InputRejected
 from peftlab.core.types import Scores
 from peftlab.engine.guard import Guard
+from peftlab.models.load import load_base
 
 OPTIONS = {"checkpoints": [2, 4]}
 
@@ -151,3 +153,16 @@ def test_fast_scoring_decides_as_exact_scoring_does(sides):
     fast = guard.score(texts, fast=True)
     np.testing.assert_array_equal(fast.flagged, slow.flagged)
     assert 0 < defence.again < 200
+
+
+def test_a_class_without_calibration_texts_is_refused_at_the_fit(tiny, reviews, tmp_path):
+    """Conditional calibration could not judge a text of that class, so it is said before use."""
+    model, tokenizer = load_base(str(tiny("bert")), 2)
+    with torch.no_grad():
+        model.classifier.bias.copy_(torch.tensor([100.0, 0.0]))
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    options = {"checkpoints": [2], "family": "lora", "conditional": True, "alpha": 0.2}
+    with pytest.raises(ConfigError, match="0 clean samples predicted as class 1") as caught:
+        Guard.fit(str(tmp_path), reviews, "psim", options)
+    assert caught.value.code == "CAL-FEW"
