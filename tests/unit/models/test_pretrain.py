@@ -2,22 +2,29 @@
 
 import gzip
 import json
-import re
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from typer.testing import CliRunner
 
+from peftlab.apps.cli.main import app
 from peftlab.core.errors import ConfigError, InputRejected, ResourceLimit, RunFailed
 from peftlab.core.seeds import stream
-from peftlab.models.card import CardFacts, model_card
-from peftlab.models.corpus import encode, read_paragraphs, text_files, train_tokenizer
-from peftlab.models.masking import Vocabulary, Windows, hide_tokens, mask_tokens
-from peftlab.models.ppmi import neighbour_counts, ppmi, randomised_svd, warm_start
+from peftlab.models.pretraining.card import CardFacts, model_card
+from peftlab.models.pretraining.corpus import encode, read_paragraphs, text_files
+from peftlab.models.pretraining.masked import bert_format
+from peftlab.models.pretraining.masking import hide_tokens, mask_tokens
+from peftlab.models.pretraining.ppmi import neighbour_counts, ppmi, randomised_svd, warm_start
+from peftlab.models.pretraining.tokenisers import train_wordpiece
+from peftlab.models.pretraining.windows import Windows
 
 ENCODER = Path(__file__).parents[3] / "src/peftlab/models/builtin/encoder"
 TINY = {
@@ -82,7 +89,7 @@ def test_no_text_is_refused(tmp_path):
 
 
 def test_a_compressed_bomb_is_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr("peftlab.models.corpus.TEXT_LIMIT", 1000)
+    monkeypatch.setattr("peftlab.models.pretraining.corpus.TEXT_LIMIT", 1000)
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"word\n" * 1000))
     with pytest.raises(ResourceLimit, match="CORPUS-SIZE"):
         list(read_paragraphs(text_files([tmp_path])))
@@ -90,15 +97,15 @@ def test_a_compressed_bomb_is_stopped(tmp_path, monkeypatch):
 
 def test_the_same_text_gives_the_same_tokenizer(toy):
     files = text_files([toy])
-    first = train_tokenizer(files, 150).to_str()
-    assert all(train_tokenizer(files, 150).to_str() == first for _ in range(4))
+    first = train_wordpiece(files, 150).to_str()
+    assert all(train_wordpiece(files, 150).to_str() == first for _ in range(4))
     special = [token["content"] for token in json.loads(first)["added_tokens"]]
     assert special == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def test_encoding_is_kept_and_agrees_with_the_tokenizer(toy, tmp_path):
     files = text_files([toy / "train.txt"])
-    tokenizer = train_tokenizer(files, 300)
+    tokenizer = train_wordpiece(files, 300)
     assert tokenizer.encode("Badoki").tokens[0] == "[CLS]"
     assert tokenizer.encode("BADOKI").ids == tokenizer.encode("badoki").ids
     tokens = encode(files, tokenizer, tmp_path)
@@ -147,7 +154,7 @@ def test_ppmi_is_the_naive_definition(tokens, window, smoothing):
 def test_counting_in_chunks_changes_nothing(monkeypatch):
     tokens = stream(0, "chunks").integers(0, 50, 1000).astype(np.uint16)
     whole = neighbour_counts(tokens, 50)
-    monkeypatch.setattr("peftlab.models.ppmi._CHUNK", 17)
+    monkeypatch.setattr("peftlab.models.pretraining.ppmi._CHUNK", 17)
     np.testing.assert_allclose(neighbour_counts(tokens, 50), whole, rtol=1e-5)
 
 
@@ -179,10 +186,10 @@ def test_warm_start_has_the_scale_and_fills_unseen_rows():
 
 
 def test_masking_rates():
-    vocabulary = Vocabulary(size=1000)
+    form = bert_format(1000)
     ids = stream(0, "ids").integers(5, 1000, (400, 100))
     ids[:, 0], ids[:, -1] = 2, 3
-    inputs, chosen = mask_tokens(ids, vocabulary, stream(0, "mask"))
+    inputs, chosen = mask_tokens(ids, form, stream(0, "mask"))
     ordinary = ids >= 5
     assert chosen[ordinary].mean() == pytest.approx(0.15, abs=0.006)
     assert not chosen[~ordinary].any()
@@ -191,7 +198,7 @@ def test_masking_rates():
     assert masked.mean() == pytest.approx(0.8, abs=0.02)
     assert kept.mean() == pytest.approx(0.1, abs=0.015)
     assert (inputs[chosen][~masked] >= 5).all()
-    hidden, chosen = hide_tokens(ids, vocabulary, stream(0, "mask"))
+    hidden, chosen = hide_tokens(ids, form, stream(0, "mask"))
     assert (hidden[chosen] == 4).all()
     assert (hidden == ids)[~chosen].all()
 
@@ -200,13 +207,13 @@ def test_masking_rates():
 @given(n=st.integers(0, 200), length=st.integers(4, 12), batch=st.integers(1, 5))
 def test_a_pass_sees_every_window_once_and_stays_inside(n, length, batch):
     tokens = np.arange(5, 5 + n, dtype=np.uint16)
-    vocabulary = Vocabulary(size=5 + n)
+    form = bert_format(5 + n)
     if max(0, (n - (length - 3)) // (length - 2)) < batch:
         with pytest.raises(InputRejected, match="CORPUS-SMALL"):
-            Windows(tokens, vocabulary, length, batch, seed=3)
+            Windows(tokens, form, length, batch, seed=3)
         assert n < (batch + 1) * (length - 2)
         return
-    windows = Windows(tokens, vocabulary, length, batch, seed=3)
+    windows = Windows(tokens, form, length, batch, seed=3)
     seen = np.concatenate([windows.batch_at(step) for step in range(windows.steps_per_pass)])
     assert (seen[:, 0] == 2).all()
     assert (seen[:, -1] == 3).all()
@@ -220,17 +227,27 @@ def test_a_pass_sees_every_window_once_and_stays_inside(n, length, batch):
 # --- training -----------------------------------------------------------------------------------
 
 
-def make(toy, folder, progress=lambda line: None, **changes):
+def make(
+    toy,
+    folder,
+    progress=lambda line: None,
+    objective="masked",
+    start_from=None,
+    work=None,
+    **changes,
+):
     """One tiny model; ``folder`` gets out and work."""
-    from peftlab.models.masked_lm import PretrainOptions
-    from peftlab.models.pretrain import pretrain
+    from peftlab.models.pretraining.pretrain import objective_named, pretrain
 
+    chosen = objective_named(objective)
     return pretrain(
-        PretrainOptions(**{**TINY, **changes}),
+        chosen,
+        chosen.options(**{**TINY, **changes}),
         text=[toy],
         held_out=[toy / "valid.jsonl.gz"],
-        work=folder / "work",
+        work=work or folder / "work",
         out=folder / "out",
+        start_from=start_from,
         progress=progress,
     )
 
@@ -296,8 +313,147 @@ def test_a_damaged_newest_checkpoint_falls_back(toy, whole, tmp_path, damage):
     np.testing.assert_allclose(facts.curve, whole[1].curve, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("objective", ["masked", "replaced", "causal"])
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_every_objective_learns_and_resumes(objective, optimiser, toy, tmp_path):
+    how = {"objective": objective, "optimiser": optimiser, "dropout": 0.1, "start": "random"}
+    unbroken = make(toy, tmp_path / "a", **how)
+    assert np.mean(unbroken.curve[-5:]) < 0.97 * np.mean(unbroken.curve[:5])
+    with pytest.raises(Killed):
+        make(toy, tmp_path / "b", kill_at(9), **how)
+    resumed = make(toy, tmp_path / "b", **how)
+    np.testing.assert_allclose(resumed.curve, unbroken.curve, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("objective", ["masked", "replaced", "causal"])
+def test_a_step_in_parts_is_the_same_step(objective, toy, tmp_path, monkeypatch):
+    if objective == "replaced":  # what is drawn depends on the parts; the guess does not
+
+        def surest(self, inputs, answers):
+            asked = answers != -100
+            logits = self.generator.cls(self.generator.bert(inputs).last_hidden_state[asked])
+            filled = inputs.clone()
+            filled[asked] = logits.argmax(dim=1)
+            loss = torch.nn.functional.cross_entropy(logits, answers[asked], reduction="sum")
+            return loss, filled
+
+        monkeypatch.setattr("peftlab.models.pretraining.replaced.Detector.draw", surest)
+    whole, parts = (
+        make(toy, tmp_path / str(n), objective=objective, steps=6, accumulate=n).curve
+        for n in (1, 3)
+    )
+    np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-4)
+
+
+def test_next_token_loss_is_that_of_the_library(toy, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    from peftlab.models.pretraining.causal import Causal, next_tokens
+
+    make(toy, tmp_path, objective="causal", steps=2)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out").float().eval()
+    ids = stream(0, "ids").integers(3, 200, (4, 16))
+    theirs = float(model(torch.from_numpy(ids), labels=torch.from_numpy(ids)).loss.detach())
+    asked = next_tokens(ids).asked
+    assert asked == 4 * 15
+    with torch.no_grad():
+        assert Causal().exam_loss(model, next_tokens(ids)) / asked == pytest.approx(
+            theirs, abs=1e-5
+        )
+
+
+def test_replaced_tokens_are_told_from_true_ones():
+    """Only hidden places change, and the detection loss is its definition."""
+    from peftlab.models.pretraining.replaced import Detector, ReplacedOptions
+
+    torch.manual_seed(0)
+    model = Detector(ReplacedOptions(width=16, heads=2, feed_forward=16, layers=1), 50).eval()
+    assert model.encoder.embeddings is model.generator.bert.embeddings
+    true = torch.from_numpy(stream(0, "ids").integers(5, 50, (3, 8)))
+    answers = torch.full_like(true, -100)
+    answers[:, 2] = true[:, 2]
+    inputs = true.clone()
+    inputs[:, 2] = 4
+    _, filled = model.draw(inputs, answers)
+    assert bool((filled == true)[:, [0, 1, *range(3, 8)]].all())
+    chance = torch.sigmoid(model.head(model.encoder(filled).last_hidden_state)[..., 0])
+    replaced = filled != true
+    by_hand = -torch.where(replaced, chance, 1 - chance).log().mean()
+    assert float(model.detect(filled, true).detach()) == pytest.approx(float(by_hand.detach()))
+
+
+@pytest.mark.parametrize(
+    ("objective", "head"), [("replaced", "AutoModel"), ("causal", "AutoModelForCausalLM")]
+)
+def test_other_objectives_load_in_stock_transformers(objective, head, toy, tmp_path):
+    import transformers
+
+    from peftlab.models.load import load_base
+
+    make(toy, tmp_path, objective=objective, steps=2)
+    auto = getattr(transformers, head)
+    model, report = auto.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not report["missing_keys"] - {"pooler.dense.weight", "pooler.dense.bias"}
+    assert model.dtype == torch.float16
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    text = "Badoki dobalu.\n Über!"
+    if objective == "causal":
+        ids = tokenizer(text)["input_ids"]
+        assert ids[0] == tokenizer.bos_token_id == 1
+        assert tokenizer.decode(ids, skip_special_tokens=True).strip() == text
+        assert tokenizer.pad_token_id == 0
+    base, _ = load_base(str(tmp_path / "out"), 2)
+    assert base.num_labels == 2
+
+
+def test_a_run_goes_on_from_a_finished_model(toy, tmp_path):
+    first = make(toy, tmp_path / "a", steps=20)
+    more = make(toy, tmp_path / "b", steps=10, start_from=str(tmp_path / "a/out"))
+    assert more.curve[0] < np.mean(first.curve[:3])
+    assert more.curve[0] == pytest.approx(np.mean(first.curve[-5:]), rel=0.15)
+    with pytest.raises(InputRejected, match="PRETRAIN-FROM"):
+        make(toy, tmp_path / "c", width=16, start_from=str(tmp_path / "a/out"))
+    detector = make(toy, tmp_path / "d", steps=2, objective="replaced",
+                    start_from=str(tmp_path / "a/out"))  # fmt: skip
+    assert "went on from" in (tmp_path / "d/out/README.md").read_text()
+    assert detector.start_from == str(tmp_path / "a/out")
+
+
+def command(toy, out):
+    """Return the arguments of ``peftlab`` that make the model of ``whole``."""
+    pairs = [part for key, value in TINY.items() for part in ("-o", f"{key}={value}")]
+    held_out = str(toy / "valid.jsonl.gz")
+    where = ["--text", str(toy), "--held-out", held_out, "--out", str(out)]
+    return ["pretrain", "masked", *where, *pairs]
+
+
+def test_a_killed_process_goes_on(toy, whole, tmp_path):
+    line_of = [sys.executable, "-m", "peftlab", *command(toy, tmp_path / "out")]
+    with subprocess.Popen(line_of, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.startswith("step 11/"):
+                process.kill()
+    assert process.returncode == -9
+    facts = make(toy, tmp_path, work=tmp_path / "out-work")
+    np.testing.assert_allclose(facts.curve, whole[1].curve, rtol=0, atol=1e-6)
+
+
+@pytest.mark.full
+def test_two_processes_take_the_same_steps(toy, whole, tmp_path):
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
+              "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+              "--main_process_port", "29517", "--module", "peftlab"]  # fmt: skip
+    arguments = command(toy, tmp_path / "out")
+    done = subprocess.run([*launch, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    from peftlab.models.pretraining.checkpoint import newest_checkpoint
+
+    curve = newest_checkpoint(tmp_path / "out-work/checkpoints").curve
+    np.testing.assert_allclose(curve.numpy(), whole[1].curve, rtol=0, atol=1e-4)
+
+
 def test_no_checkpoint_is_left_to_use(tmp_path):
-    from peftlab.models.checkpoint import newest_checkpoint
+    from peftlab.models.pretraining.checkpoint import newest_checkpoint
 
     assert newest_checkpoint(tmp_path / "none") is None
     (tmp_path / "step-000000001").mkdir()
@@ -321,7 +477,6 @@ def test_warm_start_lowers_the_loss(toy, tmp_path):
 
 
 def test_the_result_loads_in_stock_transformers(whole):
-    import torch
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
     from peftlab.io.files import sha256_file
@@ -359,16 +514,16 @@ def test_shapes_that_do_not_fit_are_refused(toy, tmp_path, changes):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(toy, tmp_path, monkeypatch):
-    def broken(model, *rest):
+    def broken(self, model, *rest):
         return next(model.parameters()).sum() * float("nan")
 
-    monkeypatch.setattr("peftlab.models.masked_lm.masked_loss", broken)
+    monkeypatch.setattr("peftlab.models.pretraining.masked.Masked.loss", broken)
     with pytest.raises(RunFailed, match="LOSS-NONFINITE"):
         make(toy, tmp_path)
 
 
 def test_learning_rate_goes_up_then_down():
-    from peftlab.models.masked_lm import PretrainOptions, learning_rate
+    from peftlab.models.pretraining.options import PretrainOptions, learning_rate
 
     options = PretrainOptions(steps=1000)
     rates = [learning_rate(step, options) for step in range(1000)]
@@ -378,25 +533,26 @@ def test_learning_rate_goes_up_then_down():
     assert np.all(np.diff(rates[300:]) < 0)
 
 
-def test_command_line(toy, tmp_path, capsys):
-    from peftlab.models.pretrain import main
-
-    flags = [part for key, value in (TINY | {"steps": 2, "log_every": 2}).items()
-             for part in (f"--{key.replace('_', '-')}", str(value))]  # fmt: skip
-    where = ["--text", str(toy), "--held-out", str(toy / "valid.jsonl.gz")]
-    command = [*where, "--out", str(tmp_path / "out"), *flags]
-    assert main(command) == 0
-    shown = capsys.readouterr()
-    assert re.fullmatch(r".*/valid\.jsonl\.gz\t\d\.\d{3}\n", shown.out)
-    assert "tokens/s" in shown.err
+def test_command_line(toy, tmp_path):
+    runner = CliRunner()
+    line = [*command(toy, tmp_path / "out"), "-o", "steps=2", "-o", "log_every=2"]
+    shown = runner.invoke(app, [*line, "--json"])
+    assert shown.exit_code == 0, shown.output
+    facts = json.loads(shown.stdout)
+    assert facts["steps"] == 2
+    assert list(facts["held_out"]) == [f"{toy.name}/valid.jsonl.gz"]
+    assert "tokens/s" in shown.stderr
     assert (tmp_path / "out-work/checkpoints/step-000000002").is_dir()
-    assert main(command) == 2
-    assert "FOLDER-EXISTS" in capsys.readouterr().err
-    assert main([*where, "--out", str(tmp_path / "new"), "--start", "cold"]) == 2
+    assert runner.invoke(app, line).exception.code == "FOLDER-EXISTS"
+    line[1] = "guess"
+    assert runner.invoke(app, line).exception.code == "PRETRAIN-OBJECTIVE"
 
 
 def test_card_of_a_very_short_run():
-    card = model_card(CardFacts({"batch": 2, "length": 4}, (3.0, 2.0), 100, {}), "f" * 64)
+    card = model_card(
+        CardFacts("causal", "text-generation", {"batch": 2, "length": 4, "seed": 0},
+                  (3.0, 2.0), 100, {"a.txt": "0" * 64}, {"b.txt": 1.0}), "f" * 64,
+    )  # fmt: skip
     assert "| 2 | 2.000 |" in card
 
 
@@ -415,7 +571,6 @@ def test_the_built_in_encoder_is_what_its_card_says():
 
 
 def test_the_built_in_encoder_knows_kings():
-    import torch
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
     with warnings.catch_warnings():

@@ -112,6 +112,37 @@ def tune(
     )  # fmt: skip
 
 
+@app.command()
+def pretrain(
+    objective: Annotated[
+        str, typer.Argument(help="masked or replaced (encoders), causal (language model).")
+    ],
+    text: Annotated[
+        list[Path], typer.Option("--text", help="File or folder of text; repeat for more.")
+    ],
+    out: Out,
+    held_out: Annotated[
+        list[Path], typer.Option("--held-out", help="Text to measure on; never trained on.")
+    ] = [],  # noqa: B006
+    work: Annotated[
+        Path | None, typer.Option(help="Checkpoints, to go on from (default: OUT-work).")
+    ] = None,
+    start_from: Annotated[
+        str, typer.Option("--from", help="Go on from this model, with its tokenizer.")
+    ] = "",
+    recipe: Annotated[Path | None, typer.Option(help="TOML file of options.")] = None,
+    option: Options = [],  # noqa: B006
+    licence: Annotated[str, typer.Option(help="Of the text, for the model card.")] = "",
+    json: Json = False,
+) -> None:
+    """Make a small encoder or language model from text; the same command goes on after a kill."""
+    from peftlab.apps.cli import pretrain as command
+
+    command.pretrain(
+        objective, out, text, held_out, work, start_from, recipe, option, licence, as_json=json
+    )
+
+
 @app.command(name="eval")
 def evaluate(
     victim: Annotated[Path, typer.Option("--victim", help="Folder that `tune` wrote.")],

@@ -12,7 +12,7 @@ from peftlab.apps.cli.console import out as put
 from peftlab.apps.cli.console import out_json, say, spinner
 from peftlab.apps.cli.texts import read_texts
 from peftlab.core.errors import ConfigError
-from peftlab.core.options import parse_options
+from peftlab.core.options import Options, parse_options
 from peftlab.core.types import TaskData
 from peftlab.io.files import check_target
 
@@ -29,9 +29,18 @@ def option_values(kind: str, name: str, pairs: Sequence[str]) -> dict[str, Any]:
         ConfigError: ``CLI-OPTION``, or ``REGISTRY-NAME`` if there is no such method.
     """
     from peftlab.core.registry import get
+
+    return read_pairs(get(kind, name).options, pairs)
+
+
+def read_pairs(options: type[Options], pairs: Sequence[str]) -> dict[str, Any]:
+    """Return {"rate": 0.2} of ["rate=0.2"]; a value is read as its option wants it.
+
+    Raises:
+        ConfigError: ``CLI-OPTION``.
+    """
     from peftlab.engine.overrides import fit_value
 
-    options = get(kind, name).options
     values: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")

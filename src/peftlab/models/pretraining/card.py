@@ -1,4 +1,4 @@
-"""The model card that is written beside a freshly made encoder."""
+"""The model card that is written beside a freshly made model."""
 
 from __future__ import annotations
 
@@ -17,16 +17,26 @@ class CardFacts:
     """What a card tells.
 
     Attributes:
+        objective: what was asked of the model.
+        task: its ``pipeline_tag``.
         options: all options of the run.
         curve: training loss of every step.
         corpus_tokens: tokens in the training text.
-        held_out: loss in nats per masked token, by name of the held-out text.
+        files: sha256 of every training file, by name.
+        held_out: loss in nats per asked token, by name of the held-out text.
+        licence: of the text, in the user's words; empty if none were given.
+        start_from: the model that the run went on from.
     """
 
+    objective: str
+    task: str
     options: Mapping[str, Any]
     curve: tuple[float, ...]
     corpus_tokens: int
+    files: Mapping[str, str]
     held_out: Mapping[str, float]
+    licence: str = ""
+    start_from: str | None = None
 
     @property
     def tokens_seen(self) -> int:
@@ -41,6 +51,18 @@ def _curve_rows(curve: tuple[float, ...]) -> str:
     return "\n".join(f"| {end} | {np.mean(curve[start:end]):.3f} |" for start, end in spans)
 
 
+_TITLES = {
+    "masked": "masked language model (encoder)",
+    "replaced": "encoder trained by replaced-token detection",
+    "causal": "causal language model",
+}
+_EXAMS = {
+    "masked": "per masked token, 15 % masked",
+    "replaced": "of the generator, per masked token, 15 % masked",
+    "causal": "per token",
+}
+
+
 def model_card(facts: CardFacts, sha256: str) -> str:
     """Return the card as Markdown with YAML front matter.
 
@@ -48,29 +70,35 @@ def model_card(facts: CardFacts, sha256: str) -> str:
         facts: of the run.
         sha256: of ``model.safetensors``.
     """
-    losses = "\n".join(f"| {name} | {loss:.3f} |" for name, loss in facts.held_out.items())
+    losses = "\n".join(
+        f"| {name} | {loss:.3f} | {np.exp(loss):,.1f} |" for name, loss in facts.held_out.items()
+    )
     options = "\n".join(f"| {name} | {value} |" for name, value in facts.options.items())
+    files = "\n".join(f"| {name} | `{value}` |" for name, value in facts.files.items())
+    begun = f"; went on from {facts.start_from}" if facts.start_from else ""
+    licence = facts.licence or "not given: say under what licence your training text stands"
     return f"""---
 library_name: transformers
-pipeline_tag: fill-mask
+pipeline_tag: {facts.task}
 language: en
-tags: [bert, masked-lm, peftlab]
+tags: [peftlab, {facts.objective}]
 ---
 
-# A small masked-language-model encoder
+# A small {_TITLES[facts.objective]}
 
-Made by `python -m peftlab.models.pretrain`. Add the licence that your training text allows.
+Made by `peftlab pretrain {facts.objective}`{begun}.
 
 - tokens seen: {facts.tokens_seen:,} in {len(facts.curve):,} steps; the text has \
 {facts.corpus_tokens:,}
+- seed: {facts.options["seed"]}
 - sha256 of `model.safetensors`: `{sha256}`
 
 ## Loss on held-out text
 
-Nats per masked token, 15 % masked, 400 windows, fp16 weights.
+Nats {_EXAMS[facts.objective]}, 400 windows of {facts.options["length"]} tokens, fp16 weights.
 
-| text | loss |
-|---|---|
+| text | loss | perplexity |
+|---|---|---|
 {losses}
 
 ## Training loss
@@ -78,6 +106,14 @@ Nats per masked token, 15 % masked, 400 windows, fp16 weights.
 | up to step | mean loss since the row before |
 |---|---|
 {_curve_rows(facts.curve)}
+
+## Training text
+
+Licence: {licence}
+
+| file | sha256 |
+|---|---|
+{files}
 
 ## Options
 

@@ -1,4 +1,4 @@
-"""Plain text to token numbers: read folders of text, train a WordPiece vocabulary, encode once.
+"""Plain text to token numbers: read folders of text, encode once.
 
 The encoded text is kept as one flat array of token numbers in a ``.npy`` file, named after what it
 was made from, so a second run starts at once.
@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,6 @@ from peftlab.io.files import sha256_file, write_atomic
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 ENDINGS = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz")
 LINE_LIMIT = 64 * 1024 * 1024  # ours: a whole book in one line is about 2 MB
 TEXT_LIMIT = 8 * 1024**3  # ours: stops a compressed bomb
@@ -112,75 +111,36 @@ def read_paragraphs(files: Sequence[Path]) -> Iterator[str]:
         else:
             texts = iter(["".join(_lines(path))])
         for text in texts:
-            yield from (part for part in text.split("\n\n") if part.strip())
+            lines = text.replace("\r\n", "\n")
+            yield from (part for part in lines.split("\n\n") if part.strip())
 
 
-def _inner_pieces(files: Sequence[Path], normalise: Callable[[str], str]) -> list[str]:
-    """Return ``##c`` for every character c that can stand inside a word, sorted."""
-    from tokenizers.pre_tokenizers import BertPreTokenizer
-
-    characters: set[str] = set()
-    for paragraph in read_paragraphs(files):
-        characters.update(normalise(paragraph))
-    split = BertPreTokenizer()
-    return [
-        f"##{character}"
-        for character in sorted(characters)
-        if [word for word, _ in split.pre_tokenize_str(f"x{character}")] == [f"x{character}"]
-    ]
-
-
-def train_tokenizer(files: Sequence[Path], vocabulary: int) -> Tokenizer:
-    """Train a lower-casing WordPiece tokenizer with BERT's special tokens as numbers 0 to 4.
-
-    The trainer numbers the pieces ``##c`` in the order of a hash map, and ties between merges go
-    by number, so by itself it gives another vocabulary each time. Here these pieces are given to
-    it, sorted: the same text then gives the same vocabulary.
-
-    Args:
-        files: text to train on.
-        vocabulary: most pieces, special tokens included.
-
-    Source: Devlin et al. 2019; ``tokenizers.BertWordPieceTokenizer``.
-    """
-    from tokenizers import Tokenizer
-    from tokenizers.implementations import BertWordPieceTokenizer
-
-    trainer = BertWordPieceTokenizer(lowercase=True)
-    trainer.train_from_iterator(
-        read_paragraphs(files),
-        vocab_size=vocabulary,
-        min_frequency=2,
-        special_tokens=[*SPECIAL_TOKENS, *_inner_pieces(files, trainer.normalizer.normalize_str)],
-        show_progress=False,
-    )
-    # Built again from the vocabulary, so that only the true special tokens are special.
-    finished = BertWordPieceTokenizer(trainer.get_vocab(), lowercase=True)
-    return Tokenizer.from_str(finished.to_str())
-
-
-def encode(files: Sequence[Path], tokenizer: Tokenizer, cache: Path) -> Tokens:
-    """Return all text as one flat array of token numbers without special tokens.
+def encode(
+    files: Sequence[Path], tokenizer: Tokenizer, cache: Path, paragraph: int | None = None
+) -> Tokens:
+    """Return all text as one flat array of token numbers.
 
     Args:
         files: text to encode.
-        tokenizer: from ``train_tokenizer``.
+        tokenizer: trained before; it adds no special tokens here.
+        paragraph: token to put at the end of each paragraph; None for nothing.
         cache: folder for the array; its file is named after a hash of texts and tokenizer.
 
     Returns:
         (n,) uint16, or uint32 above 65,536 pieces; mapped from disk, read-only.
     """
-    sha = hashlib.sha256(tokenizer.to_str().encode())
+    sha = hashlib.sha256(f"{paragraph} {tokenizer.to_str()}".encode())
     for file in files:
         sha.update(sha256_file(file).encode())
     path = cache / f"tokens-{sha.hexdigest()[:16]}.npy"
     if not path.is_file():
         kind = np.uint16 if tokenizer.get_vocab_size() <= 65_536 else np.uint32
         parts = [np.zeros(0, dtype=kind)]
+        end = [] if paragraph is None else [paragraph]
         paragraphs = read_paragraphs(files)
         while texts := list(islice(paragraphs, 1_000)):
             encoded = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-            parts += [np.asarray(one.ids, dtype=kind) for one in encoded]
+            parts += [np.asarray(one.ids + end, dtype=kind) for one in encoded]
         buffer = io.BytesIO()
         np.save(buffer, np.concatenate(parts), allow_pickle=False)
         write_atomic(path, buffer.getvalue())

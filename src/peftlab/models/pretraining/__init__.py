@@ -1,0 +1,1 @@
+"""Pre-training of small models from plain text: objectives, warm start, runs that resume."""
