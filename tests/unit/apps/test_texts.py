@@ -1,5 +1,6 @@
 """Reading the texts to score."""
 
+import gzip
 import json
 
 import pytest
@@ -52,12 +53,21 @@ def test_a_byte_order_mark_is_no_part_of_the_first_text(tmp_path):
 
 
 def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
-    def refuse(_):
+    def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(texts.Path, "read_bytes", refuse)
+    (tmp_path / "texts.jsonl").write_text("a")
+    monkeypatch.setattr(texts.Path, "open", refuse)
     with pytest.raises(InputRejected, match="TEXTS-READ"):
-        read(tmp_path, "a")
+        texts.read_texts(tmp_path / "texts.jsonl")
+
+
+def test_packed_files(tmp_path):
+    packed = gzip.compress(b'{"text": "a"}\n', mtime=0)
+    assert read(tmp_path, packed, "texts.jsonl.gz") == ["a"]
+    assert read(tmp_path, gzip.compress(b"a\nb", mtime=0), "texts.txt.gz") == ["a", "b"]
+    with pytest.raises(InputRejected, match="TEXTS-READ"):
+        read(tmp_path, packed[:-9], "texts.jsonl.gz")
 
 
 def test_too_large(tmp_path, monkeypatch):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from pathlib import Path
 
 from peftlab.core.errors import InputRejected
@@ -13,25 +15,30 @@ LIMIT = 512 * 2**20
 def read_texts(file: Path) -> list[str]:
     """Return the texts of a ``.jsonl`` file (field ``text`` or ``sentence``) or one a line.
 
+    Both also with ``.gz``. Blank lines are texts in a plain file, and nothing in JSON lines.
+
     Raises:
         InputRejected: ``TEXTS-MISSING``, ``TEXTS-READ``, ``TEXTS-LARGE``, ``TEXTS-ENCODING`` or
             ``TEXTS-ROW``.
     """
     if not file.is_file():
         raise InputRejected(f"there is no file {file}", code="TEXTS-MISSING", fix="check the path")
-    if file.stat().st_size > LIMIT:
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as handle:
+            content = handle.read(LIMIT + 1)
+    except (OSError, EOFError, zlib.error) as error:
         raise InputRejected(
-            f"{file.name} is too large", code="TEXTS-LARGE", got=f"{file.stat().st_size} bytes",
-            allowed=f"{LIMIT} bytes", fix="split the file",
+            f"{file.name} cannot be read", code="TEXTS-READ", got=str(error)[:200],
+            fix="check its permissions, and that a .gz file is a whole gzip file",
+        ) from None  # fmt: skip
+    if len(content) > LIMIT:
+        raise InputRejected(
+            f"{file.name} is too large", code="TEXTS-LARGE", got=f"over {LIMIT} bytes",
+            allowed=f"{LIMIT} bytes, after decompression", fix="split the file",
         )  # fmt: skip
     try:
         # with -sig a byte-order mark, as editors on Windows write it, is no part of the first text
-        lines = file.read_bytes().decode("utf-8-sig").split("\n")
-    except OSError as error:
-        raise InputRejected(
-            f"{file.name} cannot be read", code="TEXTS-READ", got=error.strerror,
-            fix="check its permissions",
-        ) from None  # fmt: skip
+        lines = content.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise InputRejected(
             f"{file.name} is not UTF-8", code="TEXTS-ENCODING", got=f"byte {error.start}",
@@ -39,7 +46,7 @@ def read_texts(file: Path) -> list[str]:
         ) from None  # fmt: skip
     if lines and not lines[-1]:
         lines.pop()
-    if file.suffix not in {".jsonl", ".json"}:
+    if Path(file.name.removesuffix(".gz")).suffix not in {".jsonl", ".json"}:
         return [line.removesuffix("\r") for line in lines]
     return [_text(file, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
 
