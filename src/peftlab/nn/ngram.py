@@ -1,51 +1,29 @@
 """A Kneser-Ney n-gram language model of words, small enough to need no download.
 
-Interpolated Kneser-Ney (Kneser and Ney 1995; Chen and Goodman 1999) with one discount per order:
-
-    p_k(w | h) = max(a(h w) - D_k, 0) / a(h .) + D_k N1+(h .) / a(h .) * p_{k-1}(w | h')
-
-where ``h'`` is ``h`` without its first word, ``N1+`` counts distinct continuations, ``a`` is the
-plain count at the highest order and for n-grams that begin a sentence, and else the number of
-distinct words seen before the n-gram. Below the unigrams lies the uniform distribution.
+The counts and their smoothing are those of ``nn.kneser_ney``; here is what words add to them.
 
 Words seen fewer than ``min_count`` times form the class ``<unk>``. Its probability is shared
 evenly among the rare types of the training texts and one more for everything never seen, so an
 unseen word is *improbable*; without the share ``<unk>`` would be among the likeliest of words.
-
-All n-grams live in one sorted array per order, keyed by (index of the prefix, last word): look-ups
-of whole texts are vectorised, and nothing depends on the order of a hash table.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from peftlab.core.errors import ConfigError, InputRejected
 from peftlab.core.types import Floats, Ints
+from peftlab.nn.kneser_ney import PAD, START, Tables
 
 FORMAT = "peftlab.ngram/1"
 FIELDS = {"format", "order", "rare_types", "words", "tokens", "lengths"}
-START, END, UNKNOWN, FIRST_WORD = 0, 1, 2, 3
-PAD = -1
-FALLBACK_DISCOUNT = 0.5  # ours: when a set is too small to estimate n1 / (n1 + 2 n2)
+END, UNKNOWN, FIRST_WORD = START + 1, START + 2, START + 3
 MAX_ORDER = 8
 MAX_COUNT = 1 << 40
-
-
-@dataclass(frozen=True, slots=True)
-class _Level:
-    """All n-grams of one order k >= 2, with what their contexts (order k - 1) add up to."""
-
-    keys: Ints  # sorted: index of prefix * vocabulary + last word
-    counts: Floats  # a(h w), per n-gram
-    totals: Floats  # a(h .), per context
-    types: Floats  # N1+(h .), per context
-    discount: float
 
 
 class KneserNey:
@@ -83,9 +61,8 @@ class KneserNey:
         self.rare_types = rare_types
         self._tokens, self._lengths = list(tokens), list(lengths)
         self._ids = {word: FIRST_WORD + i for i, word in enumerate(words)}
-        self._size = FIRST_WORD + len(words)
         corpus, left = _corpus(self._tokens, self._lengths)
-        self._unigram, self._levels = _count(corpus, left, order, self._size)
+        self._tables = Tables.count(corpus, left, order, FIRST_WORD + len(words))
 
     @classmethod
     def train(cls, texts: Sequence[str], order: int = 5, min_count: int = 2) -> KneserNey:
@@ -211,18 +188,7 @@ class KneserNey:
 
         A PAD to the left only shortens the context, as the beginning of the array does.
         """
-        prob: Floats = self._unigram[np.maximum(rows, 0)]
-        index = rows
-        for width, level in enumerate(self._levels, start=1):
-            context, word = index[:, :-1], rows[:, width:]
-            index = _find(level.keys, context, word, self._size)
-            total = np.where(context >= 0, level.totals[context], 0.0)
-            count = np.where(index >= 0, level.counts[index], 0.0)
-            shorter = prob[:, width:]
-            kept = np.maximum(count - level.discount, 0.0)
-            spread = level.discount * level.types[context] * shorter
-            mixed = (kept + spread) / np.where(total > 0, total, 1.0)
-            prob[:, width:] = np.where(total > 0, mixed, shorter)
+        prob = self._tables.probabilities(rows)
         prob[rows == UNKNOWN] /= self.rare_types + 1
         return np.log(np.where(rows > START, prob, 1.0))
 
@@ -243,71 +209,6 @@ def _corpus(tokens: Sequence[int], lengths: Sequence[int]) -> tuple[Ints, Ints]:
     corpus[inside] = tokens
     left = np.repeat(ends, np.array(lengths) + 2) - np.arange(len(corpus))
     return corpus, left
-
-
-def _count(corpus: Ints, left: Ints, order: int, size: int) -> tuple[Floats, list[_Level]]:
-    """Return the unigram probabilities and the levels 2 .. order."""
-    index = corpus
-    raw = np.bincount(corpus, minlength=size).astype(np.float64)
-    begins = np.zeros(size, dtype=bool)  # whether an n-gram begins a sentence
-    begins[START] = True
-    tables: list[tuple[Ints, Floats, int]] = []  # keys, a, how many contexts
-    unigram: Floats | None = None
-    keys = np.arange(size)
-    for width in range(2, min(order, int(left.max())) + 1):  # no longer than the longest sentence
-        here = np.flatnonzero(left >= width)
-        longer_key = index[here] * size + corpus[here + width - 1]
-        longer, first, inverse, count = np.unique(
-            longer_key, return_index=True, return_inverse=True, return_counts=True
-        )
-        preceded = np.bincount(index[here[first] + 1], minlength=len(keys)).astype(np.float64)
-        adjusted = np.where(begins, raw, preceded)
-        if width == 2:
-            unigram = _unigram(adjusted)
-            contexts = size
-        else:
-            tables.append((keys, adjusted, contexts))
-            contexts = len(keys)
-        begins = begins[longer // size]
-        keys, raw = longer, count.astype(np.float64)
-        index = np.full(len(corpus), PAD, dtype=np.int64)
-        index[here] = inverse
-    tables.append((keys, raw, contexts))
-    assert unigram is not None  # order >= 2, so the loop ran
-    return unigram, [_level(keys, counts, size, contexts) for keys, counts, contexts in tables]
-
-
-def _unigram(adjusted: Floats) -> Floats:
-    """Return the unigram probabilities, mixed with the uniform ones; START is never predicted."""
-    counts = adjusted.copy()
-    counts[START] = 0.0
-    discount = _discount(counts)
-    uniform = 1.0 / (len(counts) - 1)
-    spread = discount * np.count_nonzero(counts) * uniform
-    prob: Floats = (np.maximum(counts - discount, 0.0) + spread) / counts.sum()
-    prob[START] = 0.0
-    return prob
-
-
-def _level(keys: Ints, counts: Floats, size: int, contexts: int) -> _Level:
-    prefix = keys // size
-    totals = np.bincount(prefix, weights=counts, minlength=contexts)
-    types = np.bincount(prefix, minlength=contexts).astype(np.float64)
-    return _Level(keys, counts, totals.astype(np.float64), types, _discount(counts))
-
-
-def _discount(counts: Floats) -> float:
-    """Return n1 / (n1 + 2 n2), which Ney et al. derive by leaving one out."""
-    once, twice = int((counts == 1).sum()), int((counts == 2).sum())
-    return once / (once + 2 * twice) if once and twice else FALLBACK_DISCOUNT
-
-
-def _find(keys: Ints, context: Ints, word: Ints, size: int) -> Ints:
-    """Return the index of each n-gram (context, word), or -1 where it was never seen."""
-    wanted = context * size + word
-    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    seen = (keys[place] == wanted) & (context >= 0) & (word >= 0)
-    return np.where(seen, place, -1)
 
 
 def _gather(values: Any, places: Ints, outside: float) -> Any:
