@@ -61,7 +61,7 @@ def check_model(folder: Path, *, allow_poisoned: bool = False) -> bool:
             fix="point to a folder that AutoModel.from_pretrained would load",
         )
     _check_tensors(folder, MODEL_WEIGHTS)
-    for name in ("config.json", "tokenizer_config.json"):
+    for name in ("config.json", "tokenizer_config.json", "preprocessor_config.json"):
         if (folder / name).exists():
             _check_hooks(folder / name, CODE_HOOKS)
     return check_allowed(folder, allow_poisoned=allow_poisoned)

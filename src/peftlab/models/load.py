@@ -139,10 +139,11 @@ def load_base(
 
     Raises:
         InputRejected: from the gate, ``BASE-TOKENIZER``, ``BASE-LOAD``, ``BASE-WEIGHTS``, or
-            ``BASE-HEAD`` when the base's head has another C.
+            ``BASE-HEAD`` when the base's head has another C, ``BASE-IMAGE`` for an image model.
     """
     folder = resolve(reference)
     check_model(folder, allow_poisoned=allow_poisoned)
+    _check_text(folder)
     tokenizer = load_tokenizer(folder)
     model = _build(folder, reference, n_classes, seed)
     known, rows = len(tokenizer), model.get_input_embeddings().num_embeddings
@@ -156,6 +157,17 @@ def load_base(
     if getattr(model.config, "pad_token_id", None) is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     return model.to(pick_device()).eval(), tokenizer
+
+
+def _check_text(folder: Path) -> None:
+    """Refuse an image classifier by that name, not by the tokenizer that it cannot have."""
+    if "ImageClassification" in str(read_json(folder / "config.json").get("architectures")):
+        raise InputRejected(
+            f"{folder.name} is an image model",
+            code="BASE-IMAGE",
+            allowed="a text classifier or encoder",
+            fix="load it with peftlab.models.vision.load.load_vision",
+        )
 
 
 def _build(folder: Path, reference: str, n_classes: int, seed: int) -> Any:
