@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from peftlab.apps.cli.main import app
 from peftlab.data.reviews import Reviews
 from peftlab.engine.recipe import Recipe, make_recipe
+from peftlab.engine.window.recipe import WindowRecipe
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -106,6 +107,12 @@ def test_every_key_of_a_recipe_is_listed():
     page = (ROOT / "docs/reference/recipes.md").read_text()
     listed = set(re.findall(r"`\[?(\w+)\]?`", page.partition("## What ships")[0]))
     assert set(Recipe.model_fields) <= listed
+
+
+def test_every_key_of_a_window_recipe_is_listed():
+    page = (ROOT / "docs/reference/recipes.md").read_text()
+    listed = set(re.findall(r"`\[?(\w+)\]?`", page.partition("## Window recipes")[2]))
+    assert set(WindowRecipe.model_fields) <= listed
 
 
 def test_every_shipped_recipe_is_listed():

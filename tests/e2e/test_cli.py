@@ -22,7 +22,7 @@ METRICS = (
 VERBS = (
     (), ("demo",), ("attack",), ("tune",), ("eval",), ("guard",), ("guard", "fit"),
     ("guard", "score"), ("guard", "eval"), ("bench",), ("bench", "run"), ("bench", "table"),
-    ("bench", "compare"), ("list",), ("describe",), ("doctor",),
+    ("bench", "compare"), ("bench", "window"), ("list",), ("describe",), ("doctor",),
 )  # fmt: skip
 BENCH = (
     "--set", "seeds=0", "--set", "attack=badnets", "--set", "attack.options.trigger=cf", "--set",

@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from peftlab.nn.gaussian import ClassNormals
     from peftlab.nn.unlearning import Identifier, State
 
-RATES = {"lora": 5e-4, "all": 1e-4, "prompt": 1e-2, "ptuning": 1e-3, "prefix": 1e-2}
 OFFICIAL_THRESHOLD = 0.7
 MEMORISED = 0.10  # accuracy on reset labels above chance that ends the fit; psim.md 13.1
 STATE = "psim.json"
@@ -64,9 +63,9 @@ class PsimOptions(GuardOptions):
         "ours", "official: the published identifier, score and threshold 0.7; of the other options "
         "only action counts then", source="psim.md 5-7",
     )  # fmt: skip
-    family: Literal["pair", "lora", "all", "prompt", "ptuning", "prefix"] = option(
-        "pair", "what un-learns: pair = LoRA and all weights, or one family alone",
-        source="psim-trajectory.md",
+    family: Literal["pair", "lora", "lora-top", "all", "prompt", "ptuning", "prefix"] = option(
+        "pair", "what un-learns: pair = LoRA and all weights, or one family alone; lora-top: LoRA "
+        "on the upper half of the layers", source="psim-trajectory.md",
     )  # fmt: skip
     labels: Literal["uniform", "random", "random-each-epoch"] = option(
         "uniform", "reset labels: the uniform distribution, one random draw, a draw an epoch",
@@ -100,11 +99,11 @@ class PsimOptions(GuardOptions):
         source="ours: the signal is in the first 20 steps, later ones add noise",
     )  # fmt: skip
     lr: float | None = option(
-        None, "learning rate; none: lora 5e-4, all 1e-4, prompt 1e-2, ptuning 1e-3, prefix 1e-2",
-        source="all: psim-trajectory.md; others: ours", gt=0, le=1,
+        None, "learning rate; none: lora and lora-top 5e-4, all 1e-4, prompt 1e-2, ptuning 1e-3, "
+        "prefix 1e-2", source="all: psim-trajectory.md; others: ours", gt=0, le=1,
     )  # fmt: skip
     batch: int = option(32, "samples a step", source="shuaizhao95/PSIM:badmodel.py", ge=1, le=4096)
-    rank: int = option(32, "LoRA rank, on all linear layers", source="ours", ge=1, le=1024)
+    rank: int = option(32, "LoRA rank", source="ours", ge=1, le=1024)
     virtual_tokens: int = option(5, "for prompt types", source="psim.md 4", ge=1, le=100)
     members: int = option(
         1, "ensemble: independent label draws and data orders, scores summed",
@@ -377,7 +376,7 @@ class Psim:
 
 
 def _identifiers(options: PsimOptions, seed: int) -> list[Identifier]:
-    from peftlab.nn.unlearning import Identifier
+    from peftlab.nn.unlearning import RATES, Identifier
 
     if options.compat == "official":
         # shuaizhao95/PSIM:badmodel.py
@@ -390,7 +389,7 @@ def _identifiers(options: PsimOptions, seed: int) -> list[Identifier]:
         ]  # fmt: skip
     families = ("lora", "all") if options.family == "pair" else (options.family,)
     bases = (None, options.trusted) if options.trusted else (None,)  # twins, for delta
-    words = {"all": "all weights", "lora": "LoRA"}
+    words = {"all": "all weights", "lora": "LoRA", "lora-top": "LoRA on the upper layers"}
     return [
         Identifier(
             name=words.get(family, family)

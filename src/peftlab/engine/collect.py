@@ -17,7 +17,8 @@ SCHEMA = "peftlab.results/1"
 _PACKAGES = ("peftlab", "torch", "transformers", "peft", "safetensors", "numpy")
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of what the numbers depend on."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -27,7 +28,8 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """Return what kind of machine this is; nothing that names it."""
     return {
         "system": platform.system(),
         "machine": platform.machine(),
@@ -66,7 +68,8 @@ def _cell(row: Row, recipe: Recipe, seconds: dict[str, float | None]) -> dict[st
     }
 
 
-def _failure(row: Row) -> dict[str, str]:
+def failure(row: Row) -> dict[str, str]:
+    """Return what a report says of a node that did not finish."""
     error = row.error or {}
     return {
         "id": row.id,
@@ -100,8 +103,8 @@ def collect(out: Path, recipe: Recipe) -> dict[str, Any]:
         "name": recipe.name,
         "question": recipe.question,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": _versions(),
-        "machine": _machine(),
+        "versions": versions(),
+        "machine": machine(),
         "recipe": recipe.model_dump(mode="json"),
         "data": data,
         "cells": [
@@ -109,7 +112,7 @@ def collect(out: Path, recipe: Recipe) -> dict[str, Any]:
             for row in rows
             if row.kind == "cell" and row.state == "done"
         ],
-        "failures": [_failure(row) for row in rows if row.error is not None],
+        "failures": [failure(row) for row in rows if row.error is not None],
     }  # fmt: skip
     write_json(out / "results.json", results)
     return results

@@ -24,7 +24,7 @@ from peftlab.core.types import Floats, LabelledTexts, PoisonedData, TaskData
 from peftlab.engine.calibrate import smallest_p, threshold
 from peftlab.engine.guard import Guard, calibration_of
 from peftlab.engine.metrics import auroc, beta_binomial_band, evaluate
-from peftlab.engine.recipe import Recipe
+from peftlab.engine.recipe import Experiment, Recipe
 from peftlab.engine.steps import make_poison, predict_folder, train_base, tune
 from peftlab.io.files import read_json, write_json
 from peftlab.io.store import Node
@@ -45,7 +45,7 @@ def execute(
     return _WORK[node.kind](node.key, roles, folder, recipe, data)
 
 
-def prepare(data: TaskData, recipe: Recipe) -> TaskData:
+def prepare(data: TaskData, recipe: Experiment) -> TaskData:
     """Return the data cut to the recipe's limits (the first texts of each split)."""
     limits = recipe.limits
     if (limits.max_train, limits.max_dev, limits.max_test) == (None, None, None):

@@ -38,7 +38,8 @@ SHARED = ("nn", "core/poisoning.py", "engine/calibrate.py", "engine/splits.py")
 
 
 @cache
-def _shared_code() -> str:
+def shared_code() -> str:
+    """Return a hash of the sources that every method computes with."""
     root, sha = Path(peftlab.__file__).parent, hashlib.sha256()
     for name in SHARED:
         for file in sorted((root / name).glob("*.py")) or [root / name]:
@@ -51,15 +52,16 @@ def _code(kind: str, name: str) -> str:
     """Return the version of a method: the package's, its own file's and that of shared code."""
     file = inspect.getsourcefile(registry.get(kind, name).cls)
     digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else "built in"
-    return f"{peftlab.__version__}/{digest}/{_shared_code()}"
+    return f"{peftlab.__version__}/{digest}/{shared_code()}"
 
 
-def _node_id(kind: str, key: dict[str, Any]) -> str:
+def node_id(kind: str, key: dict[str, Any]) -> str:
+    """Return the content address of a node."""
     text = json.dumps([kind, key], sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _method(kind: str, choice: Choice) -> dict[str, Any]:
+def method_key(kind: str, choice: Choice) -> dict[str, Any]:
     """Return a method's identity; an option that names a file counts with the file's content."""
     key = {"name": choice.name, "options": choice.options, "code": _code(kind, choice.name)}
     # os.path.isfile, unlike Path.is_file, says no to a trigger that is too long for a path.
@@ -84,7 +86,7 @@ class _Planner:
 
     def _add(self, kind: str, key: dict[str, Any], needs: dict[str, str]) -> str:
         full = {**key, "needs": needs}
-        node = Node(_node_id(kind, full), kind, full, tuple(dict.fromkeys(needs.values())))
+        node = Node(node_id(kind, full), kind, full, tuple(dict.fromkeys(needs.values())))
         self.nodes.setdefault(node.id, node)
         return node.id
 
@@ -106,21 +108,21 @@ class _Planner:
         if control:
             key["knowledge"] = attack.options.get("knowledge")
         else:
-            key["attack"] = _method("attack", attack)
+            key["attack"] = method_key("attack", attack)
         return self._add("base", key, {})
 
     def victim(self, base: str, tuner: Choice, seed: int, *, control: bool) -> str:
         """Add the fine-tune; without a tuner the base itself is the victim."""
         if tuner.name == NONE:
             return base
-        key = {"tuner": _method("tuner", tuner), "seed": seed, "control": control}
+        key = {"tuner": method_key("tuner", tuner), "seed": seed, "control": control}
         return self._add("victim", key, {"base": base})
 
     def guard(self, base: str, defence: Choice, seed: int, *, control: bool) -> str | None:
         """Add the fitted defence, if there is one."""
         if defence.name == NONE:
             return None
-        key = {"defence": _method("defence", defence), "seed": seed, "control": control}
+        key = {"defence": method_key("defence", defence), "seed": seed, "control": control}
         return self._add("guard", key, {"base": base})
 
     def cell(
@@ -130,7 +132,7 @@ class _Planner:
         base = self.base(attack, seed, control=control)
         needs = {"base": base, "victim": self.victim(base, tuner, seed, control=control)}
         guard = self.guard(base, defence, seed, control=control)
-        texts = {"attack": _method("attack", attack), "seed": seed, "control": control}
+        texts = {"attack": method_key("attack", attack), "seed": seed, "control": control}
         needs["outputs"] = self._add("outputs", texts, {"victim": needs["victim"]})
         if guard is not None:
             needs["guard"] = guard

@@ -25,7 +25,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -36,7 +36,6 @@ from peftlab.engine.overrides import apply_overrides
 from peftlab.engine.steps import AttackerOptions
 from peftlab.io.files import dump_json
 
-KINDS = ("attack", "tuner", "defence")
 NONE = "none"  # the tuner or defence that does nothing; not in the registry
 SIZE_LIMIT = 1024 * 1024  # ours
 
@@ -69,41 +68,53 @@ class Limits(Options):
     max_test: int | None = option(None, "test texts", source="ours", ge=2)
 
 
-class Recipe(Strict):
-    """One experiment, fully resolved.
+class Experiment(Strict):
+    """What the recipes of all kinds of experiment have.
 
     Attributes:
         name: short name, used in titles.
         question: what the run should answer, in words.
-        base: folder, hub id or ``builtin:...`` of the clean base.
         data: name of a data set, folder, or ``hf:NAME``.
         data_options: all options of the data set.
         seeds: one full pipeline per seed.
-        control: run the same pipeline at poisoning rate 0 beside every attack.
-        control_tuners: labels of the tuners that the control is run for; None is all of them.
-            (A guard sees the base alone, so its control is the same for all tuners.)
         attacker: training of the poisoned base.
-        attack, tuner, defence: the grid.
+        attack: who poisons it.
         limits: sizes of the splits.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     question: str = Field("", max_length=2000)
-    base: str = Field("builtin:encoder", min_length=1)
     data: str = Field("reviews", min_length=1)
     data_options: dict[str, Any] = {}
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, max_length=1000)
-    control: bool = True
-    control_tuners: tuple[str, ...] | None = None
     attacker: AttackerOptions = AttackerOptions()
     attack: tuple[Choice, ...] = Field(min_length=1)
-    tuner: tuple[Choice, ...] = Field(min_length=1)
-    defence: tuple[Choice, ...] = Field(min_length=1)
     limits: Limits = Limits()
 
     def digest(self) -> str:
         """Return a hash of the resolved recipe."""
         return hashlib.sha256(dump_json(self.model_dump(mode="json")).encode()).hexdigest()
+
+
+class Recipe(Experiment):
+    """One grid, fully resolved.
+
+    Attributes:
+        base: folder, hub id or ``builtin:...`` of the clean base.
+        control: run the same pipeline at poisoning rate 0 beside every attack.
+        control_tuners: labels of the tuners that the control is run for; None is all of them.
+            (A guard sees the base alone, so its control is the same for all tuners.)
+        tuner, defence: the rest of the grid.
+    """
+
+    base: str = Field("builtin:encoder", min_length=1)
+    control: bool = True
+    control_tuners: tuple[str, ...] | None = None
+    tuner: tuple[Choice, ...] = Field(min_length=1)
+    defence: tuple[Choice, ...] = Field(min_length=1)
+
+
+AnyExperiment = TypeVar("AnyExperiment", bound=Experiment)
 
 
 def _choice(kind: str, given: object, where: str) -> dict[str, Any]:
@@ -117,7 +128,7 @@ def _choice(kind: str, given: object, where: str) -> dict[str, Any]:
             fix='write [[attack]] (or [[tuner]], [[defence]]) with name = "..." under it',
         )
     known = {"name", "options", "label"}
-    _check_keys(table, known, f"{where}: {kind} {table['name']}")
+    check_keys(table, known, f"{where}: {kind} {table['name']}")
     options = table.get("options", {})
     if not isinstance(options, Mapping):
         raise ConfigError(
@@ -138,7 +149,12 @@ def _choice(kind: str, given: object, where: str) -> dict[str, Any]:
     }
 
 
-def _check_keys(table: Mapping[str, Any], known: set[str], where: str) -> None:
+def check_keys(table: Mapping[str, Any], known: set[str], where: str) -> None:
+    """Refuse a key that is not known.
+
+    Raises:
+        ConfigError: ``RECIPE-KEY`` with the nearest names.
+    """
     for key in table:
         if key not in known:
             raise ConfigError(
@@ -149,16 +165,23 @@ def _check_keys(table: Mapping[str, Any], known: set[str], where: str) -> None:
 def _choices(kind: str, given: object, where: str) -> tuple[dict[str, Any], ...]:
     items = given if isinstance(given, list | tuple) else [given]
     found = tuple(_choice(kind, item, where) for item in items)
-    twice = [
-        label for label, count in Counter(item["label"] for item in found).items() if count > 1
-    ]
+    check_labels(kind, [item["label"] for item in found], where)
+    return found
+
+
+def check_labels(kind: str, labels: Sequence[str], where: str) -> None:
+    """Refuse two entries of one kind with the same label.
+
+    Raises:
+        ConfigError: ``RECIPE-LABEL``.
+    """
+    twice = [label for label, count in Counter(labels).items() if count > 1]
     if twice:
         raise ConfigError(
             f"{where}: two {kind}s are called {twice[0]!r}",
             code="RECIPE-LABEL",
             fix=f'give one of them another name in the results: label = "{twice[0]}-2"',
         )
-    return found
 
 
 def dataset_name(data: str) -> str:
@@ -170,7 +193,7 @@ def dataset_name(data: str) -> str:
 
 
 def _data_options(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    data = values.get("data", Recipe.model_fields["data"].default)
+    data = values.get("data", Experiment.model_fields["data"].default)
     given = values.get("data_options", {})
     if not isinstance(data, str) or not isinstance(given, Mapping):
         raise ConfigError(
@@ -184,9 +207,14 @@ def _data_options(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     return parse_options(cls, given, f"dataset {name}").model_dump(mode="json")
 
 
-def _build(values: dict[str, Any], where: str) -> Recipe:
+def build(cls: type[AnyExperiment], values: Mapping[str, Any], where: str) -> AnyExperiment:
+    """Build a recipe from tables whose methods, options and data are resolved.
+
+    Raises:
+        ConfigError: ``RECIPE-VALUE``.
+    """
     try:
-        recipe = Recipe.model_validate(values)
+        recipe = cls.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -220,30 +248,53 @@ def make_recipe(
         ConfigError: ``RECIPE-KEY``, ``RECIPE-VALUE``, ``RECIPE-LABEL``, ``RECIPE-SET``,
             ``REGISTRY-NAME``, ``OPTION-UNKNOWN`` or ``OPTION-VALUE``.
     """
-    _check_keys(values, set(Recipe.model_fields), where)
+    check_keys(values, set(Recipe.model_fields), where)
     full = {"tuner": NONE, "defence": NONE, **values}
     full = apply_overrides(full, overrides, set(Recipe.model_fields))
+    full = resolve_common(full, where)
+    for kind in ("tuner", "defence"):
+        full[kind] = _choices(kind, full[kind], where)
+    if isinstance(full.get("control_tuners"), list):
+        full["control_tuners"] = tuple(full["control_tuners"])
+    return build(Recipe, full, where)
+
+
+def resolve_common(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the tables with all that ``Experiment`` names checked and filled in.
+
+    Raises:
+        ConfigError: ``RECIPE-KEY``, ``RECIPE-VALUE``, ``RECIPE-LABEL``, ``REGISTRY-NAME``,
+            ``OPTION-UNKNOWN`` or ``OPTION-VALUE``.
+    """
+    full = dict(values)
     if not full.get("attack"):
         raise ConfigError(
             f"{where}: no attack is listed", code="RECIPE-KEY", fix="add an [[attack]] table"
         )
-    for kind in KINDS:
-        full[kind] = _choices(kind, full[kind], where)
+    full["attack"] = _choices("attack", full["attack"], where)
     for part, cls in (("attacker", AttackerOptions), ("limits", Limits)):
-        given = full.get(part, {})
-        if not isinstance(given, Mapping):
-            raise ConfigError(
-                f"{where}: {part} is not a table",
-                code="RECIPE-VALUE",
-                got=repr(given),
-                fix="write it as a [table] with key = value lines",
-            )
-        full[part] = parse_options(cls, given, f"{where}: {part}")
+        full[part] = parse_options(cls, table_of(full, part, where), f"{where}: {part}")
     full["data_options"] = _data_options(full, where)
-    for listed in ("seeds", "control_tuners"):
-        if isinstance(full.get(listed), list):
-            full[listed] = tuple(full[listed])
-    return _build(full, where)
+    if isinstance(full.get("seeds"), list):
+        full["seeds"] = tuple(full["seeds"])
+    return full
+
+
+def table_of(values: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    """Return the table at ``key``, an empty one if there is none.
+
+    Raises:
+        ConfigError: ``RECIPE-VALUE`` if something else stands there.
+    """
+    given = values.get(key, {})
+    if not isinstance(given, Mapping):
+        raise ConfigError(
+            f"{where}: {key} is not a table",
+            code="RECIPE-VALUE",
+            got=repr(given),
+            fix="write it as a [table] with key = value lines",
+        )
+    return given
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -256,6 +307,15 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         ConfigError: ``RECIPE-FILE`` (no such file, too large), ``RECIPE-TOML`` (not TOML), or as
             ``make_recipe``.
+    """
+    return make_recipe(read_toml(path), overrides, Path(path).name)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the tables of a TOML file.
+
+    Raises:
+        ConfigError: ``RECIPE-FILE`` (no such file, too large) or ``RECIPE-TOML`` (not TOML).
     """
     path = Path(path)
     try:
@@ -276,7 +336,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             fix="this is not a recipe; check the path",
         )
     try:
-        values = tomllib.loads(content.decode("utf-8"))
+        return tomllib.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"{path} is not valid TOML",
@@ -284,4 +344,3 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             got=str(error),
             fix="mend that line; the recipes that ship with peftlab are good examples",
         ) from None
-    return make_recipe(values, overrides, path.name)

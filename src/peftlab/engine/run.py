@@ -23,7 +23,7 @@ from typing import Any
 from peftlab.core.errors import ConfigError, ResourceLimit, RunFailed
 from peftlab.core.types import TaskData
 from peftlab.engine.collect import collect
-from peftlab.engine.recipe import Recipe
+from peftlab.engine.recipe import Experiment
 from peftlab.engine.worker import Heartbeat, Job, main, resolve, work
 from peftlab.io.files import clean_leftovers, disk_errors, dump_json
 from peftlab.io.process import identity
@@ -50,7 +50,7 @@ _ROLES = {
 
 def title(kind: str, key: dict[str, Any]) -> str:
     """Return a node's name for people, such as ``victim lora, seed 0``."""
-    if kind == "cell":
+    if "labels" in key:
         what = " x ".join(key["labels"].values())
     else:
         role = _ROLES[kind]
@@ -187,24 +187,24 @@ def _check_folder(out: Path) -> None:
         )
 
 
-def _check_recipe(store: Store, recipe: Recipe, out: Path) -> None:
-    mine = json.loads(dump_json(recipe.model_dump(mode="json")))
+def _check_recipe(store: Store, job: Job, *, growing: bool) -> None:
+    mine = json.loads(dump_json(job.recipe.model_dump(mode="json")))
     theirs = store.fact("recipe")
-    if theirs is None:
+    if theirs is None or growing:
         store.set_fact("recipe", mine)
     elif theirs != mine:
         keys = mine.keys() | theirs.keys()
         other = sorted(key for key in keys if mine.get(key) != theirs.get(key))
         raise ConfigError(
-            f"{out} holds a run of another recipe",
+            f"{job.out} holds a run of another recipe",
             code="RUN-OTHER",
             got=f"different: {', '.join(other)}",
             fix="choose another --out, or use the recipe that the run was started with",
         )
 
 
-def _prepare(store: Store, job: Job, nodes: Sequence[Node]) -> None:
-    _check_recipe(store, job.recipe, job.out)
+def _prepare(store: Store, job: Job, nodes: Sequence[Node], *, growing: bool) -> None:
+    _check_recipe(store, job, growing=growing)
     with disk_errors(job.out):
         (job.out / "nodes").mkdir(exist_ok=True)
     clean_leftovers(job.out / "nodes")
@@ -234,16 +234,18 @@ def _raise_failures(store: Store) -> None:
 
 
 def run(
-    recipe: Recipe,
+    recipe: Experiment,
     nodes: Sequence[Node],
     data: object,
     out: Path,
     *,
     workers: int = 1,
     execute: str = EXECUTE,
+    gather: Callable[[Path, Any], object] = collect,
+    growing: bool = False,
     progress: Progress | None = None,
 ) -> None:
-    """Run a plan, or go on with it; at the end ``results.json`` is written.
+    """Run a plan, or go on with it; at the end ``results.json`` is written (by ``gather``).
 
     Args:
         recipe: the recipe; the same one when going on.
@@ -256,6 +258,9 @@ def run(
             folder of each needed node by id and ``folder`` is empty and becomes the node's own.
             The dict must be JSON-able; a cell's has ``metrics``, ``intervals``, ``reasons``,
             ``cost``.
+        gather: called with the run folder and the recipe when all nodes are settled.
+        growing: let the recipe differ from the one that the folder was started with; what both
+            plans have in common is not done again.
         progress: called on every change.
 
     Raises:
@@ -282,13 +287,13 @@ def run(
     with Store(job.database) as store:
         store.lock(owner)
         try:
-            _prepare(store, job, nodes)
+            _prepare(store, job, nodes, growing=growing)
             with _sigterm_as_interrupt(), Heartbeat(job.database, owner):
                 if workers == 1:
                     work(job, owner, report)
                 else:
                     _supervise(store, job, workers, report)
-            collect(job.out, recipe)
+            gather(job.out, recipe)
         finally:
             store.release(owner)
             store.unlock(owner)

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from peftlab.core.errors import ConfigError, PeftlabError, RunFailed
-from peftlab.engine.recipe import Recipe
+from peftlab.engine.recipe import Experiment
 from peftlab.io.files import new_folder
 from peftlab.io.process import identity
 from peftlab.io.store import Lease, Node, Store
 
-Execute = Callable[[Node, dict[str, Path], Path, Recipe, Any], dict[str, Any]]
+Execute = Callable[[Node, dict[str, Path], Path, Experiment, Any], dict[str, Any]]
 
 BEAT_SECONDS = 5.0  # ours: see HEARTBEAT_LIMIT of the store
 IDLE_SECONDS = 0.1  # ours: far below the time of any real node
@@ -42,7 +42,7 @@ class Job:
     """
 
     out: Path
-    recipe: Recipe
+    recipe: Experiment
     data: Any
     execute: str
 

@@ -19,11 +19,17 @@ from peftlab.core.seeds import stream
 from peftlab.core.types import Floats, Ints, LabelledTexts
 from peftlab.nn.adapters import wrap_with
 from peftlab.nn.heads import Head
+from peftlab.nn.layers import top_linear
 from peftlab.nn.loop import TrainPlan, train
 from peftlab.nn.text import encode, pad_id_of, room_for_text
 
 Labels = Literal["uniform", "random", "random-each-epoch"]
 State = dict[str, torch.Tensor]
+
+# learning rate by family; all: psim-trajectory.md, others: ours
+RATES = {
+    "lora": 5e-4, "lora-top": 5e-4, "all": 1e-4, "prompt": 1e-2, "ptuning": 1e-3, "prefix": 1e-2,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +38,8 @@ class Identifier:
 
     Attributes:
         name: for people.
-        family: ``lora``, ``prompt``, ``ptuning``, ``prefix``, or ``all`` for all weights.
+        family: ``lora``, ``lora-top`` (the upper half of the layers), ``prompt``, ``ptuning``,
+            ``prefix``, or ``all`` for all weights.
         labels: what replaces the true labels.
         head: of PEFT families; ``all`` always trains it.
         lr: learning rate, constant after 10 steps of warm-up.
@@ -78,22 +85,26 @@ def reset_targets(labels: Labels, n: int, n_classes: int, seed: int, draw: int =
 
 
 def attach(how: Identifier, model: Any) -> tuple[Any, State]:
-    """Return (trainable model, copies of the weights that all-weights training will change)."""
+    """Return (trainable model, copies of the weights that all-weights training will change).
+
+    Raises:
+        NotApplicable: ``TUNER-MODEL`` or ``LAYERS-UNKNOWN`` when the family does not fit the model.
+    """
     if how.family == "all":
         model.requires_grad_(True)
         return model, {name: w.detach().clone().cpu() for name, w in model.named_parameters()}
-    return wrap_with(model, _peft_config(how), head=how.head, seed=how.seed), {}
+    return wrap_with(model, _peft_config(how, model), head=how.head, seed=how.seed), {}
 
 
-def _peft_config(how: Identifier) -> Any:
+def _peft_config(how: Identifier, model: Any) -> Any:
     import peft
 
     tokens = how.virtual_tokens
-    if how.family == "lora":
-        # every linear layer, and no dropout: paths must be smooth and there is nothing to overfit
+    if how.family in {"lora", "lora-top"}:
+        # no dropout: paths must be smooth, and there is nothing to overfit
         return peft.LoraConfig(
             task_type="SEQ_CLS", r=how.rank, lora_alpha=2 * how.rank, lora_dropout=0.0,
-            target_modules="all-linear",
+            target_modules="all-linear" if how.family == "lora" else top_linear(model),
         )  # fmt: skip
     if how.family == "prompt":
         return peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=tokens)

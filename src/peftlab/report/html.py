@@ -6,36 +6,15 @@ engine, and a content security policy in the page forbids loading anything at al
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from peftlab.report import figures, panels
-from peftlab.report.read import (
-    DASH,
-    NONE,
-    Cell,
-    clean_text,
-    clean_tree,
-    mapping,
-    read_cells,
-)
-from peftlab.report.results import (
-    Group,
-    group,
-    name_of,
-    percent,
-    sentences,
-    short_percent,
-    standings,
-)
+from peftlab.report.page import MOST_LISTED, all_plain, common, environment
+from peftlab.report.read import DASH, NONE, Cell, clean_text, read_cells
+from peftlab.report.results import Group, group, name_of, sentences, standings
 from peftlab.report.table import METRICS, naming, number, range_of
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-TEMPLATES = Path(__file__).parent / "templates"
 MORE_METRICS: tuple[tuple[str, str], ...] = (
     ("tpr_roc_01", "TPR at FPR 1 %"),
     ("tpr_roc_05", "TPR at FPR 5 %"),
@@ -54,8 +33,6 @@ COSTS: tuple[tuple[str, str], ...] = (
     ("score_ms_per_text", "score, ms per text"),
     ("passes_per_text", "passes per text"),
 )
-# Above this many cells, only grouped rows and costs are listed (a page stays under 3 MB).
-MOST_LISTED = 1000
 
 
 def render(results: Mapping[str, Any], arrays: Mapping[str, Any] | None = None) -> str:
@@ -72,11 +49,9 @@ def render(results: Mapping[str, Any], arrays: Mapping[str, Any] | None = None) 
     cells = read_cells(results)
     groups = group(cells)
     held = {clean_text(key): value for key, value in (arrays or {}).items()}
-    page = _environment().get_template("report.html.j2")
+    page = environment().get_template("report.html.j2")
     return page.render(
-        name=clean_text(results.get("name") or "report"),
-        question=clean_text(results.get("question") or ""),
-        created=clean_text(results.get("created") or ""),
+        **common(results, (cell.seed for cell in cells), "results.json"),
         verdict=sentences(groups),
         ranks=standings(groups),
         columns=METRICS,
@@ -86,36 +61,11 @@ def render(results: Mapping[str, Any], arrays: Mapping[str, Any] | None = None) 
         control=_control_figures(groups),
         every=_every_cell(cells),
         cost=_cost(groups),
-        data=_data(results),
-        synthetic=_synthetic(results),
-        failures=_failures(results),
-        provenance=_provenance(results, cells),
         n_cells=len(cells),
         n_groups=len(groups),
         n_shown=len(figures.representatives(groups)),
         n_defended=sum(1 for g in groups if not g.control and g.defence != NONE),
     )
-
-
-def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    made = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters["percent"] = percent
-    made.filters["short_percent"] = short_percent
-    made.filters["tight"] = _tight
-    return made
-
-
-def _tight(text: object) -> str:
-    """Keep a number and its per cent sign on one line."""
-    return str(text).replace(" %", "\u00a0%")
 
 
 def _measure(one: Group, metric: str) -> dict[str, Any]:
@@ -155,33 +105,16 @@ def _tables(groups: Sequence[Group]) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _plain(drawing: figures.Drawing) -> dict[str, Any]:
-    """Return a drawing as template values; its SVG is ours, with every name in it escaped."""
-    from markupsafe import Markup
-
-    return {
-        "svg": Markup(drawing.svg),  # noqa: S704  made by svg.to_svg, which escapes all text
-        "title": drawing.title,
-        "caption": drawing.caption,
-        "header": drawing.header,
-        "rows": drawing.rows,
-    }
-
-
-def _all_plain(drawings: Sequence[figures.Drawing | None]) -> list[dict[str, Any]]:
-    return [_plain(drawing) for drawing in drawings if drawing is not None]
-
-
 def _details(groups: Sequence[Group], arrays: Mapping[str, Any]) -> dict[str, list[Any]]:
     scores, paths = [], []
     for index, one in enumerate(figures.representatives(groups)):
-        drawn = _all_plain([
+        drawn = all_plain([
             figures.histogram(f"h{index}", one, arrays),
             figures.roc(f"r{index}", one, arrays),
         ])  # fmt: skip
         if drawn:
             scores.append({"label": figures.label(one), "figures": drawn})
-        path = _all_plain(figures.trajectory(f"t{index}", one, arrays))
+        path = all_plain(figures.trajectory(f"t{index}", one, arrays))
         if path:
             paths.append({"label": figures.label(one), "figures": path})
     return {"scores": scores, "paths": paths}
@@ -190,16 +123,16 @@ def _details(groups: Sequence[Group], arrays: Mapping[str, Any]) -> dict[str, li
 def _overview(groups: Sequence[Group]) -> dict[str, list[dict[str, Any]]]:
     names = dict.fromkeys(g.defence for g in groups if g.defence != NONE and not g.control)
     return {
-        "before_after": _all_plain([
+        "before_after": all_plain([
             panels.before_after(f"b{index}", name, groups)
             for index, name in enumerate(list(names)[: figures.MOST_CELLS])
         ]),
-        "calibration": _all_plain([panels.calibration("c0", groups)]),
+        "calibration": all_plain([panels.calibration("c0", groups)]),
     }  # fmt: skip
 
 
 def _control_figures(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    return _all_plain([panels.control_auroc("n0", groups)])
+    return all_plain([panels.control_auroc("n0", groups)])
 
 
 def _every_cell(cells: Sequence[Cell]) -> dict[str, Any]:
@@ -233,65 +166,3 @@ def _cost(groups: Sequence[Group]) -> dict[str, Any]:
         rows.append(row)
     header = ["tuner", "defence", *(title for _, title in known)]
     return {"header": header, "rows": rows if known else []}
-
-
-def _data(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    sets = clean_tree(mapping(results.get("data")))
-    found = []
-    for name, about in sets.items():
-        about_set = mapping(about)
-        notes = about_set.get("notes") or []
-        found.append({
-            "name": name,
-            "sizes": [
-                (split, about_set[key])
-                for split, key in (("train", "n_train"), ("dev", "n_dev"), ("test", "n_test"))
-                if about_set.get(key) is not None
-            ],
-            "labels": ", ".join(map(str, about_set.get("label_names") or [])),
-            "source": str(about_set.get("source") or ""),
-            "licence": str(about_set.get("licence") or ""),
-            "notes": [notes] if isinstance(notes, str) else list(notes),
-        })  # fmt: skip
-    return found
-
-
-def _synthetic(results: Mapping[str, Any]) -> list[str]:
-    """Return the data sets that were generated, so that no result on them looks like more."""
-    sets = mapping(results.get("data"))
-    return [
-        clean_text(name)
-        for name, about in sets.items()
-        if mapping(about).get("source") == "generated" or mapping(about).get("synthetic") is True
-    ]
-
-
-def _failures(results: Mapping[str, Any]) -> list[list[str]]:
-    """Return one row per step that failed, so that a missing cell has a reason."""
-    listed = results.get("failures")
-    if not isinstance(listed, Sequence) or isinstance(listed, str):
-        return []
-    keys = ("kind", "state", "code", "message")
-    return [
-        [clean_text(failure.get(key) or DASH) for key in keys]
-        for failure in listed[:MOST_LISTED]
-        if isinstance(failure, Mapping)
-    ]
-
-
-def _provenance(results: Mapping[str, Any], cells: Sequence[Cell]) -> dict[str, Any]:
-    def listed(key: str) -> list[tuple[str, str]]:
-        values = clean_tree(mapping(results.get(key)))
-        return [(name, _as_text(value)) for name, value in values.items()]
-
-    recipe = clean_tree(results.get("recipe") or {})
-    return {
-        "seeds": ", ".join(str(seed) for seed in dict.fromkeys(cell.seed for cell in cells)),
-        "versions": listed("versions"),
-        "machine": listed("machine"),
-        "recipe": json.dumps(recipe, indent=2, ensure_ascii=False) if recipe else "",
-    }
-
-
-def _as_text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

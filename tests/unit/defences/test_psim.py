@@ -55,7 +55,7 @@ from peftlab.engine.steps import (
 from peftlab.models.load import load_base
 from tiny_models import TEXTS
 
-FAMILIES = ("pair", "lora", "all", "prompt", "ptuning", "prefix")
+FAMILIES = ("pair", "lora", "lora-top", "all", "prompt", "ptuning", "prefix")
 SCORES = ("trajectory", "max_prob", "margin", "neg_entropy", "logit_max", "agree")
 
 

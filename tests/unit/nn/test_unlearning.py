@@ -24,7 +24,7 @@ from peftlab.nn.unlearning import (
     unlearn,
 )
 
-FAMILIES = ("lora", "all", "prompt", "ptuning", "prefix")
+FAMILIES = ("lora", "lora-top", "all", "prompt", "ptuning", "prefix")
 TEXTS = LabelledTexts(
     tuple(f"the film was {word} and {i} long" for i in range(6) for word in ("good", "bad", "odd")),
     (1, 0, 0) * 6,

@@ -13,7 +13,7 @@ from peftlab.core.errors import ConfigError, PeftlabError, suggest
 SHIPPED = Path(__file__).parents[2] / "recipes"
 
 
-def _find(recipe: str) -> Path:
+def find_recipe(recipe: str) -> Path:
     """Return the recipe file: a path, or the name of a shipped recipe."""
     path = Path(recipe)
     if path.is_file():
@@ -33,7 +33,7 @@ def run(
     """Run a grid, or go on with it."""
     from peftlab.engine.recipe import load_recipe
 
-    loaded = load_recipe(_find(recipe), settings)
+    loaded = load_recipe(find_recipe(recipe), settings)
     target = out or Path("runs") / loaded.name
     if dry_run:
         _print_plan(loaded, as_json=as_json)

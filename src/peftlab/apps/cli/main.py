@@ -261,6 +261,25 @@ def bench_compare(
     bench.compare(first, second, metric, as_json=json)
 
 
+@bench_app.command("window")
+def bench_window(
+    recipe: Annotated[str, typer.Argument(help="Window recipe: a file, or a shipped one's name.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run folder; an old one is resumed, or grows.")
+    ] = None,
+    settings: Annotated[
+        list[str], typer.Option("--set", help="KEY=VALUE over the recipe; repeat for more.")
+    ] = [],  # noqa: B006
+    workers: Workers = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
+    json: Json = False,
+) -> None:
+    """Measure when un-learning lets triggered inputs stand out; writes window.json and .html."""
+    from peftlab.apps.cli import window
+
+    window.window(recipe, out, settings, workers, dry_run=dry_run, as_json=json)
+
+
 @app.command(name="list")
 def list_methods(
     kind: Annotated[str, typer.Argument(help="attack, tuner, defence, dataset or all.")] = "all",

@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from peftlab.apps.cli.console import out as put
 from peftlab.apps.cli.console import out_json, say
 from peftlab.apps.cli.steps import read_pairs
-from peftlab.core.errors import ConfigError
 from peftlab.core.options import parse_options
-
-
-def read_recipe(path: Path) -> dict[str, Any]:
-    """Return the options of a flat TOML file.
-
-    Raises:
-        ConfigError: ``RECIPE-READ``.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"cannot read {path}", code="RECIPE-READ", got=str(error).split("\n")[0],
-            fix="give a TOML file of KEY = VALUE lines",
-        ) from error  # fmt: skip
 
 
 def pretrain(
@@ -34,11 +16,12 @@ def pretrain(
     start_from: str, recipe: Path | None, option: Sequence[str], licence: str, *, as_json: bool,
 ) -> None:  # fmt: skip
     """Make a model from text."""
+    from peftlab.engine.recipe import read_toml
     from peftlab.models.pretraining.pretrain import objective_named
     from peftlab.models.pretraining.pretrain import pretrain as run
 
     chosen = objective_named(objective)
-    values = read_recipe(recipe) if recipe else {}
+    values = read_toml(recipe) if recipe else {}
     values |= read_pairs(chosen.options, option)
     facts = run(
         chosen,

@@ -1,0 +1,202 @@
+"""The recipe of a window experiment: bases, attacks, ways to un-learn, and when to look.
+
+    name = "window"
+    steps = [0, 10, 20, 40]
+
+    [[base]]
+    label = "full"
+    reference = "builtin:encoder"
+
+    [[attack]]
+    name = "badnets"
+
+    [[variant]]
+    label = "lora"
+    options = { family = "lora", labels = "random", head = "inherit" }
+
+As strict as the recipe of a grid, and resolved the same way when it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from peftlab.core import registry
+from peftlab.core.errors import ConfigError
+from peftlab.core.options import Options, parse_options
+from peftlab.engine.recipe import (
+    Experiment,
+    Strict,
+    build,
+    check_keys,
+    check_labels,
+    read_toml,
+    resolve_common,
+    table_of,
+)
+from peftlab.engine.steps import AttackerOptions
+from peftlab.engine.window.overrides import override
+
+# Of the options of the defence psim, those that say how an identifier is made.
+IDENTIFIER = ("family", "labels", "head", "lr", "batch", "rank", "virtual_tokens")
+STEPS = (0, 5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100, 130, 160, 200, 240)  # ours
+LABEL = r"^[A-Za-z0-9][A-Za-z0-9_.+=-]{0,63}$"
+
+
+class BaseChoice(Strict):
+    """One clean base; bases are listed from the least to the most pre-trained.
+
+    Attributes:
+        label: its name in the results.
+        reference: folder, hub id or ``builtin:...``.
+        attacker: training of this base by the attacker; the recipe's own unless given.
+    """
+
+    label: str = Field(pattern=LABEL)
+    reference: str = Field(min_length=1)
+    attacker: AttackerOptions
+
+
+class Variant(Strict):
+    """One way to un-learn.
+
+    Attributes:
+        label: its name in the results.
+        options: all of ``IDENTIFIER``, resolved.
+    """
+
+    label: str = Field(pattern=LABEL)
+    options: dict[str, Any]
+
+
+class WindowRecipe(Experiment):
+    """One window experiment, fully resolved.
+
+    An attack with rate 0 is the negative control: triggered texts of an unpoisoned base.
+
+    Attributes:
+        base: from the least to the most pre-trained.
+        variant: ways to un-learn.
+        steps: when to look; 0, the untouched base, comes first.
+        bar: true-positive rate from which triggered inputs count as standing out.
+        precision: of the looks; bf16 is faster where the hardware has it, and off by about 1 %.
+    """
+
+    base: tuple[BaseChoice, ...] = Field(min_length=1)
+    variant: tuple[Variant, ...] = Field(min_length=1)
+    steps: tuple[int, ...] = Field(STEPS, min_length=2, max_length=64)
+    bar: float = Field(0.8, gt=0, le=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+def _base(given: object, common: Mapping[str, Any], where: str) -> dict[str, Any]:
+    table = _labelled("base", given, where)
+    check_keys(table, set(BaseChoice.model_fields), f"{where}: base {table['label']}")
+    own = table_of(table, "attacker", f"{where}: base {table['label']}")
+    attacker = parse_options(AttackerOptions, {**common, **own}, f"{where}: attacker")
+    return {**table, "attacker": attacker}
+
+
+def _variant(given: object, where: str) -> dict[str, Any]:
+    from peftlab.nn.unlearning import RATES
+
+    table = _labelled("variant", given, where)
+    name = f"{where}: variant {table['label']}"
+    check_keys(table, set(Variant.model_fields), name)
+    options = table_of(table, "options", name)
+    check_keys(options, set(IDENTIFIER), name)
+    parsed = parse_options(psim_options(), options, name).model_dump(mode="json")
+    if parsed["family"] not in RATES:
+        raise ConfigError(
+            f"{name} does not say what un-learns",
+            code="RECIPE-VALUE", got=f"family = {options.get('family')!r}",
+            allowed=", ".join(RATES), fix='write options = {family = "lora"}',
+        )  # fmt: skip
+    resolved = {key: parsed[key] for key in IDENTIFIER}
+    if resolved["lr"] is None:
+        resolved["lr"] = RATES[resolved["family"]]
+    if resolved["family"] == "all":
+        resolved["head"] = "inherit"  # all weights are all weights
+    return {"label": table["label"], "options": resolved}
+
+
+def psim_options() -> type[Options]:
+    """Return the options class of the defence psim: names, bounds and defaults are its own."""
+    return registry.get("defence", "psim").options
+
+
+def _labelled(kind: str, given: object, where: str) -> Mapping[str, Any]:
+    if not isinstance(given, Mapping) or not isinstance(given.get("label"), str):
+        raise ConfigError(
+            f"{where}: each {kind} is a table with a label",
+            code="RECIPE-VALUE",
+            got=repr(given),
+            fix=f'write [[{kind}]] with label = "..." under it',
+        )
+    return given
+
+
+def _listed(values: Mapping[str, Any], key: str, where: str) -> list[object]:
+    given = values.get(key)
+    items = list(given) if isinstance(given, list | tuple) else [given] if given else []
+    if not items:
+        raise ConfigError(
+            f"{where}: no {key} is listed", code="RECIPE-KEY", fix=f"add a [[{key}]] table"
+        )
+    return items
+
+
+def make_window_recipe(
+    values: Mapping[str, Any], overrides: Sequence[str] = (), where: str = "recipe"
+) -> WindowRecipe:
+    """Build a window recipe from plain values, as a TOML file holds them.
+
+    Args:
+        values: the tables of the recipe.
+        overrides: ``key=value`` texts, as given to ``--set``.
+        where: what to call the recipe in messages.
+
+    Raises:
+        ConfigError: ``RECIPE-KEY``, ``RECIPE-VALUE``, ``RECIPE-LABEL``, ``RECIPE-SET``,
+            ``REGISTRY-NAME``, ``OPTION-UNKNOWN`` or ``OPTION-VALUE``.
+    """
+    known = set(WindowRecipe.model_fields)
+    check_keys(values, known, where)
+    changed = override(values, overrides, known, psim_options())
+    check_keys(changed, known, where)
+    full = resolve_common(changed, where)
+    common = full["attacker"].model_dump(mode="json")
+    for kind in ("base", "variant"):
+        tables = [
+            _base(item, common, where) if kind == "base" else _variant(item, where)
+            for item in _listed(full, kind, where)
+        ]
+        check_labels(kind, [table["label"] for table in tables], where)
+        full[kind] = tuple(tables)
+    if isinstance(full.get("steps"), list):
+        full["steps"] = tuple(full["steps"])
+    recipe = build(WindowRecipe, full, where)
+    steps = recipe.steps
+    if steps[0] != 0 or list(steps) != sorted(set(steps)) or steps[-1] > 100_000:
+        raise ConfigError(
+            f"{where}: steps must begin with 0 and rise, to 100000 at most",
+            code="RECIPE-VALUE", got=list(steps), fix="write for example steps = [0, 10, 20, 40]",
+        )  # fmt: skip
+    return recipe
+
+
+def load_window_recipe(path: Path, overrides: Sequence[str] = ()) -> WindowRecipe:
+    """Read a window recipe file.
+
+    Args:
+        path: a TOML file.
+        overrides: ``key=value`` texts, as given to ``--set``.
+
+    Raises:
+        ConfigError: ``RECIPE-FILE``, ``RECIPE-TOML``, or as ``make_window_recipe``.
+    """
+    return make_window_recipe(read_toml(path), overrides, Path(path).name)

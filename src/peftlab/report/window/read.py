@@ -1,0 +1,205 @@
+"""``window.json`` into typed rows: strict about the schema, tolerant of gaps, safe to print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from peftlab.core.errors import InputRejected
+from peftlab.core.types import Floats
+from peftlab.report.read import clean_text, finite, mapping
+
+SCHEMA = "peftlab.window/1"
+SCORES = {
+    "gap": "gap, one step", "max_prob": "max softmax, one step", "trajectory": "trajectory",
+}  # fmt: skip
+Spans = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The curves of one base, attack, variant and seed.
+
+    Attributes:
+        curves: ``"clean"`` and ``"triggered"`` (mean confidence) and ``"SCORE.METRIC"``, each
+            (K + 1,) with NaN where nothing was measured.
+    """
+
+    base: str
+    attack: str
+    variant: str
+    seed: int
+    control: bool
+    curves: dict[str, Floats]
+
+
+@dataclass(frozen=True, slots=True)
+class Width:
+    """The windows of one base, attack, variant and score, over seeds.
+
+    Attributes:
+        mean, low, high: width in steps of the widest window.
+        n, open: seeds, and those whose window reached the last look.
+        windows, shared: windows of the mean rate, and those that all seeds share.
+        blind: mean TPR over all steps.
+        fpr, fpr_max: realised false-positive rate, mean and worst.
+    """
+
+    base: str
+    attack: str
+    variant: str
+    score: str
+    control: bool
+    mean: float
+    low: float
+    high: float
+    n: int
+    open: int
+    windows: Spans
+    shared: Spans
+    blind: float
+    fpr: float
+    fpr_max: float
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """All that the page shows.
+
+    Attributes:
+        steps: (K + 1,) looks.
+        bar: true-positive rate from which a window counts.
+        units, widths: as measured.
+        trained: per (base, attack): clean accuracy and attack success, plain rows.
+        compare, choices: plain rows as the engine wrote them, numbers only where finite.
+    """
+
+    steps: Floats
+    bar: float
+    units: tuple[Unit, ...]
+    widths: tuple[Width, ...]
+    trained: tuple[Mapping[str, Any], ...]
+    compare: tuple[Mapping[str, Any], ...]
+    choices: tuple[Mapping[str, Any], ...]
+
+    def names(self, kind: str) -> list[str]:
+        """Return the labels of ``base``, ``attack`` or ``variant``, in the recipe's order."""
+        return list(dict.fromkeys(getattr(unit, kind) for unit in self.units))
+
+    def width(self, base: str, attack: str, variant: str, score: str) -> Width | None:
+        """Return one row of the table, if it was measured."""
+        wanted = (base, attack, variant, score)
+        return next(
+            (row for row in self.widths
+             if (row.base, row.attack, row.variant, row.score) == wanted), None,
+        )  # fmt: skip
+
+
+def _rows(value: object) -> list[Mapping[str, Any]]:
+    listed = value if isinstance(value, Sequence) and not isinstance(value, str) else []
+    return [row for row in listed if isinstance(row, Mapping)]
+
+
+def _number(row: Mapping[str, Any], *path: str) -> float:
+    value: Any = row
+    for key in path:
+        value = mapping(value).get(key)
+    found = finite(value)
+    return float("nan") if found is None else found
+
+
+def _curve(values: object, n: int) -> Floats:
+    listed = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else []
+    numbers = [finite(value) for value in listed[:n]]
+    filled = [np.nan if number is None else number for number in numbers]
+    return np.array(filled + [np.nan] * (n - len(filled)), dtype=np.float64)
+
+
+def _labels(row: Mapping[str, Any]) -> dict[str, str]:
+    return {kind: clean_text(row.get(kind, "")) for kind in ("base", "attack", "variant")}
+
+
+def _unit(row: Mapping[str, Any], n: int) -> Unit:
+    confidence = mapping(row.get("confidence"))
+    curves = {name: _curve(confidence.get(name), n) for name in ("clean", "triggered")}
+    for score in SCORES:
+        for metric in ("tpr_05", "fpr_05", "tpr_01", "fpr_01", "auroc"):
+            curves[f"{score}.{metric}"] = _curve(mapping(row.get(score)).get(metric), n)
+    seed = finite(row.get("seed"))
+    return Unit(
+        **_labels(row), seed=0 if seed is None else int(seed), control=bool(row.get("control")),
+        curves=curves,
+    )  # fmt: skip
+
+
+def _spans(value: object) -> Spans:
+    pairs = value if isinstance(value, Sequence) and not isinstance(value, str) else []
+    found = []
+    for pair in pairs:
+        ends = [finite(end) for end in pair] if isinstance(pair, Sequence) else []
+        if len(ends) == 2 and ends[0] is not None and ends[1] is not None:
+            found.append((ends[0], ends[1]))
+    return tuple(found)
+
+
+def _width(row: Mapping[str, Any]) -> Width:
+    return Width(
+        **_labels(row),
+        score=clean_text(row.get("score", "")),
+        control=bool(row.get("control")),
+        mean=_number(row, "width", "mean"),
+        low=_number(row, "width", "min"),
+        high=_number(row, "width", "max"),
+        n=int(finite(row.get("n")) or 0),
+        open=int(finite(row.get("open")) or 0),
+        windows=_spans(row.get("windows")),
+        shared=_spans(row.get("shared")),
+        blind=_number(row, "blind"),
+        fpr=_number(row, "fpr", "mean"),
+        fpr_max=_number(row, "fpr", "max"),
+    )
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    plain = {
+        key: clean_text(value) if isinstance(value, str) else value for key, value in row.items()
+    }
+    return {**plain, "common": _spans(row.get("common"))}
+
+
+def _whole(value: object, *needed: str) -> tuple[Mapping[str, Any], ...]:
+    """Return the rows that have all the numbers which the words are made from."""
+    rows = [_plain(row) for row in _rows(value)]
+    return tuple(row for row in rows if all(finite(row.get(key)) is not None for key in needed))
+
+
+def read_windows(results: Mapping[str, Any]) -> Windows:
+    """Return what a ``window.json`` holds.
+
+    Raises:
+        InputRejected: ``REPORT-SCHEMA`` if it is something else.
+    """
+    if results.get("schema") != SCHEMA:
+        raise InputRejected(
+            "this is not a window file that the report can read", code="REPORT-SCHEMA",
+            got=clean_text(results.get("schema")), allowed=SCHEMA,
+            fix="give the window.json of a run",
+        )  # fmt: skip
+    recipe = mapping(results.get("recipe"))
+    steps = _curve(recipe.get("steps"), len(recipe.get("steps") or []))
+    bar = finite(recipe.get("bar"))
+    return Windows(
+        steps=steps,
+        bar=0.8 if bar is None else bar,
+        units=tuple(_unit(row, len(steps)) for row in _rows(results.get("units"))),
+        widths=tuple(
+            row for row in map(_width, _rows(results.get("table")))
+            if row.score in SCORES and np.isfinite([row.mean, row.low, row.high, row.blind]).all()
+        ),
+        trained=tuple(map(_plain, _rows(results.get("trained")))),
+        compare=_whole(results.get("compare"), "difference", "wider", "narrower", "pairs"),
+        choices=_whole(results.get("choices"), "first", "worst", "attacks"),
+    )  # fmt: skip
