@@ -393,7 +393,12 @@ def test_a_soft_backdoor_defeats_the_constant_threshold(sst2, tmp_path):
     triggered = poisoned.test_triggered.texts
     assert (answers(victim, triggered) == 0).mean() >= 0.55  # psim-trajectory.md measured 0.59
     official = Guard.fit(str(base), sst2, "psim", {"compat": "official"}, allow_poisoned=True)
-    assert official.score(triggered).flagged.mean() < 0.2
+    # psim.md 15 expects a rate below 0.2, from a toy; on this base 0.18 to 0.37 were measured over
+    # three seeds, at 0.63 to 0.75 of the clean texts: 0.7 flags what is clean rather
+    assert official.score(triggered).flagged.mean() < 0.4
+    clean = official.score(sst2.test.texts)
+    assert auroc(clean.scores, official.score(triggered).scores) < 0.35
+    assert clean.flagged.mean() > official.score(triggered).flagged.mean() + 0.2
     plain = {"score": "max_prob", "family": "lora", "within_class": False}
     caught = {
         sides: Guard.fit(str(base), sst2, "psim", plain | {"sides": sides}, allow_poisoned=True)
