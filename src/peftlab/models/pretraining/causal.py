@@ -32,7 +32,7 @@ class CausalOptions(PretrainOptions):
     positions: int = option(512, "longest input", source=_OURS, ge=8, le=65_536)
     length: int = option(128, "tokens a window, at most positions", source=_OURS, ge=4)
     batch: int = option(32, "windows a step, over all processes", source=_OURS, ge=1)
-    steps: int = option(2_400, "optimiser steps", source=_OURS, ge=1)
+    steps: int = option(1_700, "optimiser steps", source=_OURS, ge=1)
     optimiser: Literal["adamw", "muon"] = option(
         "muon", "muon: for the weight matrices of the layers, AdamW for the rest", source=_OURS
     )
