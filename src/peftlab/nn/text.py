@@ -30,9 +30,9 @@ CHARACTERS_PER_TOKEN = 24  # a bound: text past MAX_TOKENS * this can be cut bef
 
 
 @cache
-def has_fast_bf16() -> bool:
-    """Return whether bf16 matrix products run in hardware here."""
-    if torch.cuda.is_available():
+def has_fast_bf16(device: str | None = None) -> bool:
+    """Return whether bf16 matrix products run in hardware on ``device`` (None: where models go)."""
+    if torch.cuda.is_available() and device != "cpu":
         return torch.cuda.is_bf16_supported()
     try:
         with Path("/proc/cpuinfo").open(encoding="ascii", errors="ignore") as lines:

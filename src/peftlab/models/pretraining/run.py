@@ -19,20 +19,10 @@ from peftlab.models.pretraining.optimisers import make_optimisers, read_state, w
 from peftlab.models.pretraining.options import PretrainOptions, learning_rate
 from peftlab.models.pretraining.team import Team
 from peftlab.models.pretraining.windows import Windows
+from peftlab.nn.text import has_fast_bf16
 
 if TYPE_CHECKING:
     import torch
-
-
-def uses_bf16(precision: str, device: str) -> bool:
-    """Return whether to compute in bf16: on request, or where the machine does it in hardware."""
-    import torch
-
-    if precision != "auto":
-        return precision == "bf16"
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
 @contextmanager
@@ -70,7 +60,8 @@ class Run:
 
     def __post_init__(self) -> None:
         self.device = next(self.model.parameters()).device
-        self.bf16 = uses_bf16(self.options.precision, self.device.type)
+        wanted = self.options.precision
+        self.bf16 = wanted == "bf16" or (wanted == "auto" and has_fast_bf16(self.device.type))
         self.optimisers = make_optimisers(self.model, self.options)
 
     def advance(self) -> None:
