@@ -93,18 +93,24 @@ def rate_at(step: int, steps: int, plan: TrainPlan) -> float:
 def eager_attention(model: Any, device: torch.device) -> Iterator[None]:
     """Use plain attention while training on CPU: the fused backward pass is slower there.
 
-    Measured on short texts: 10.1 against 7.6 thousand tokens a second (all weights, bf16).
+    Measured: fine-tuning on short texts 10.1 against 7.6 thousand tokens a second, pre-training on
+    windows of 64 tokens 10.9 against 8.3 (all weights, bf16, one thread).
     """
-    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
-    before = getattr(bare.config, "_attn_implementation", None)
-    if device.type != "cpu" or before != "sdpa":
-        yield
-        return
-    bare.set_attn_implementation("eager")
+    from transformers import PreTrainedModel
+
+    parts: dict[int, Any] = {}  # one for each configuration: what holds it outermost
+    for part in model.modules():
+        if isinstance(part, PreTrainedModel) and part.config._attn_implementation == "sdpa":
+            parts.setdefault(id(part.config), part)
+    if device.type != "cpu":
+        parts = {}
+    for part in parts.values():
+        part.set_attn_implementation("eager")
     try:
         yield
     finally:
-        bare.set_attn_implementation(before)
+        for part in parts.values():
+            part.set_attn_implementation("sdpa")
 
 
 def train(

@@ -382,6 +382,18 @@ def test_replaced_tokens_are_told_from_true_ones():
     assert float(model.detect(filled, true).detach()) == pytest.approx(float(by_hand.detach()))
 
 
+def test_tokens_are_drawn_from_their_softmax():
+    from peftlab.models.pretraining.replaced import draw_tokens
+
+    logits = torch.tensor([[0.0, 1.0, -30.0, 2.0]])
+    torch.manual_seed(0)
+    drawn = torch.bincount(draw_tokens(logits.repeat(20_000, 1)), minlength=4) / 20_000
+    np.testing.assert_allclose(drawn, torch.softmax(logits[0], dim=0), atol=0.012)  # > 3 sigma
+    certain = torch.full((50, 9), -1e4)
+    certain[:, 8] = 0.0
+    assert draw_tokens(certain).tolist() == [8] * 50
+
+
 @pytest.mark.parametrize(
     ("objective", "head"), [("replaced", "AutoModel"), ("causal", "AutoModelForCausalLM")]
 )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from peftlab.core.errors import RunFailed
 from peftlab.core.seeds import stream
-from peftlab.nn.loop import TrainPlan, batches, rate_at, train
+from peftlab.nn.loop import TrainPlan, batches, eager_attention, rate_at, train
 from peftlab.nn.text import encode, pad, pad_id_of
 
 TEXTS = [
@@ -94,6 +94,14 @@ def test_global_generators_stay_as_they_were(calm):
     after = random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state()  # noqa: NPY002
     assert before[:2] == after[:2]
     assert torch.equal(before[2], after[2])
+
+
+def test_attention_is_plain_in_every_part_for_a_while(load_tiny):
+    both = torch.nn.ModuleList(load_tiny("bert")[0] for _ in range(2))
+    assert [part.config._attn_implementation for part in both] == ["sdpa", "sdpa"]
+    with eager_attention(both, torch.device("cpu")):
+        assert [part.config._attn_implementation for part in both] == ["eager", "eager"]
+    assert [part.config._attn_implementation for part in both] == ["sdpa", "sdpa"]
 
 
 @pytest.mark.parametrize("step", [0, 3])

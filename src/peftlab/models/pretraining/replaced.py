@@ -42,6 +42,18 @@ class ReplacedOptions(PretrainOptions):
     )
 
 
+def draw_tokens(logits: torch.Tensor) -> torch.Tensor:
+    """Return one token for each row of (n, tokens) logits, drawn from its softmax.
+
+    One uniform number a row is looked up in the running sum. ``torch.multinomial`` draws a number
+    for every token instead, which took a tenth of a training step on CPU.
+    """
+    running = torch.softmax(logits, dim=-1).cumsum(dim=-1)
+    point = torch.rand(len(logits), 1, device=logits.device) * running[:, -1:]
+    drawn = torch.searchsorted(running, point, right=True).squeeze(-1)
+    return drawn.clamp(max=logits.shape[1] - 1)  # rounding may put the point at the very end
+
+
 class Detector(torch.nn.Module):
     """The generator, the encoder and the head that tells replaced tokens from true ones."""
 
@@ -70,7 +82,7 @@ class Detector(torch.nn.Module):
             self.generator.bert(input_ids=inputs).last_hidden_state[asked]
         ).float()
         loss = torch.nn.functional.cross_entropy(logits, answers[asked], reduction="sum")
-        drawn = torch.distributions.Categorical(logits=logits.detach()).sample()
+        drawn = draw_tokens(logits.detach())
         filled = inputs.clone()
         filled[asked] = drawn
         return loss, filled

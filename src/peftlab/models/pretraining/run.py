@@ -19,6 +19,7 @@ from peftlab.models.pretraining.optimisers import make_optimisers, read_state, w
 from peftlab.models.pretraining.options import PretrainOptions, learning_rate
 from peftlab.models.pretraining.team import Team
 from peftlab.models.pretraining.windows import Windows
+from peftlab.nn.loop import eager_attention
 from peftlab.nn.text import has_fast_bf16
 
 if TYPE_CHECKING:
@@ -166,20 +167,21 @@ def train(run: Run, folder: Path, progress: Callable[[str], None]) -> None:
     """
     options, begun = run.options, time.monotonic()
     first, saved = len(run.curve), time.monotonic()
-    while len(run.curve) < options.steps:
-        run.advance()
-        now, done = time.monotonic(), len(run.curve)
-        last = done == options.steps
-        if done % options.log_every == 0 or last:
-            speed = (done - first) / max(1e-9, now - begun)
-            progress(
-                f"step {done}/{options.steps}  loss {np.mean(run.curve[-100:]):.3f}  "
-                f"{speed * options.batch * options.length:,.0f} tokens/s  "
-                f"{(options.steps - done) / speed / 60:.1f} min left"
-            )
-        if run.team.rank == 0 and (last or now - saved >= options.checkpoint_minutes * 60):
-            save_checkpoint(folder, run.state())
-            saved = now
+    with eager_attention(run.model, run.device):
+        while len(run.curve) < options.steps:
+            run.advance()
+            now, done = time.monotonic(), len(run.curve)
+            last = done == options.steps
+            if done % options.log_every == 0 or last:
+                speed = (done - first) / max(1e-9, now - begun)
+                progress(
+                    f"step {done}/{options.steps}  loss {np.mean(run.curve[-100:]):.3f}  "
+                    f"{speed * options.batch * options.length:,.0f} tokens/s  "
+                    f"{(options.steps - done) / speed / 60:.1f} min left"
+                )
+            if run.team.rank == 0 and (last or now - saved >= options.checkpoint_minutes * 60):
+                save_checkpoint(folder, run.state())
+                saved = now
 
 
 def examine(run: Run, windows: Windows, *, count: int = 400) -> float:
