@@ -148,6 +148,8 @@ def _task(name: str, groups: Groups) -> str:
     if not mine:
         return "\n".join([*lines, "Not measured.\n"])
     one = next(iter(mine.values()))[0]
+    if task.epochs is not None:
+        lines.append(f"Trained for {task.epochs} epochs, whatever the options below say.\n")
     counts = " / ".join(f"{one['texts'][split]:,}" for split in ("train", "dev", "test"))
     lines += [
         *(f"Data: {note}.\n" for note in one["notes"] if LEAK in note),

@@ -41,6 +41,7 @@ class Task:
         load: from (data folder, separator) to the splits by name; without dev a part of train
             is held out.
         dev_share: share of train to hold out, where there is no dev set.
+        epochs: passes over a large train set; None: what the tuner is told everywhere else.
     """
 
     title: str
@@ -48,6 +49,7 @@ class Task:
     files: tuple[str, ...]
     load: Callable[[Path, str], dict[str, Table]]
     dev_share: float = 0.1
+    epochs: int | None = None
 
 
 def separator_of(tokenizer: Any) -> str:
@@ -154,7 +156,7 @@ TASKS = {
     "sst2-6920": Task("SST-2, 6,920 sentences", "accuracy", _SST2, _sst2),
     "sst2-67349": Task(
         "SST-2, 67,349 sentences and phrases", "accuracy",
-        (*_SST2, "sst2/train_glue67k.tsv.gz"), _sst2_large,
+        (*_SST2, "sst2/train_glue67k.tsv.gz"), _sst2_large, epochs=2,
     ),
     "cola": Task(
         "CoLA", "matthews",
@@ -166,7 +168,7 @@ TASKS = {
     ),
     "agnews": Task(
         "AG News, 11,106 texts", "accuracy",
-        tuple(f"agnews/{split}.tsv.gz" for split in ("train", "dev", "test")), _agnews,
+        tuple(f"agnews/{split}.tsv.gz" for split in ("train", "dev", "test")), _agnews, epochs=2,
     ),
     "rte": Task(
         "RTE", "accuracy", ("superglue/rte_train.jsonl.gz", "superglue/rte_val.jsonl.gz"), _rte

@@ -212,12 +212,12 @@ def _judged(
     folder: Path, sets: dict[str, LabelledTexts], metric: Metric, seed: int
 ) -> dict[str, Any]:
     """Return the metric on each set, and which share of the last one was too long and cut."""
-    from peftlab.nn.text import predict_logits, room_for_text
+    from peftlab.nn.text import predict_classes, room_for_text
 
     model, tokenizer = load_victim(folder)
     found: dict[str, Any] = {}
     for split, texts in sets.items():
-        predicted = predict_logits(model, tokenizer, texts.texts).argmax(axis=1)
+        predicted = predict_classes(model, tokenizer, texts.texts)
         found[split] = judge(metric, np.array(texts.labels), predicted, seed)
         with quiet():
             rows = tokenizer(list(texts.texts), truncation=False)["input_ids"]
@@ -240,7 +240,7 @@ def machine() -> dict[str, Any]:
         "processor": processor(),
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "threads": torch.get_num_threads(),
-        "precision": "bf16 in training, fp32 in prediction" if has_fast_bf16() else "fp32",
+        "precision": "bf16, close calls in fp32" if has_fast_bf16() else "fp32",
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
     }

@@ -7,8 +7,9 @@ Bases     encoder     ``builtin:encoder``
 Tasks     see ``_builtin_tasks.py``; without its files a task is skipped, loudly.
 Measured  accuracy (Wilson interval) or Matthews correlation (bootstrap over the test texts), for
           each seed, on test, once. ``tune`` trains as ``peftlab tune`` does.
-Options   ``CHOSEN`` holds them, one set for each tuner and kind of base. ``--choose`` measures the
-          candidates of ``GRID`` on dev, with a seed that is not reported; test is not looked at.
+Options   ``CHOSEN`` holds them, one set for each tuner and kind of base; the two large tasks take
+          2 epochs (``_builtin_tasks.py``). ``--choose`` measures the candidates of ``GRID`` on dev,
+          with a seed that is not reported; test is not looked at.
 Bars      SST-2 0.86 (full, 67,349), 0.83 and 0.81 (full and LoRA, 6,920); CoLA above 0.10; the
           encoder above ``scratch`` on every task. ``--page`` says which of them are missed.
 
@@ -116,7 +117,8 @@ def plan(given: argparse.Namespace, root: Path) -> list[Unit]:
             continue
         seeds = [CHOICE_SEED] if given.choose else given.seeds
         for seed, base, tuner in itertools.product(seeds, bases, given.tuners):
-            chosen = tuple(CHOSEN[tuner, base.kind].items())
+            few = {} if TASKS[task].epochs is None else {"epochs": TASKS[task].epochs}
+            chosen = tuple((CHOSEN[tuner, base.kind] | few).items())
             units += [
                 Unit(task, base, tuner, seed, options, choosing=given.choose)
                 for options in (candidates(tuner) if given.choose else [chosen])

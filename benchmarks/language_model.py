@@ -3,7 +3,8 @@
 Measured  On the whole held-out text: nats per token, perplexity per token, and nats per byte, which
           alone can be compared between tokenizers. The n-gram model sees all text before a token,
           but no more than four tokens of it count; the network sees half a window or more.
-Samples   Ten, drawn from nothing but the start token by a fixed seed, none left out.
+Samples   Ten paragraphs, drawn from their very beginning by a fixed seed, none left out; and how it
+          goes on with five paragraphs of the first held-out text.
 Base      With an encoder as ``--base`` only the n-gram model is measured, on its tokens.
 Tokens    Those of pre-training: the tokenizer of ``--base``, paragraphs one after the other, each
           closed by the end token where the tokenizer has one.
@@ -48,6 +49,7 @@ PARAGRAPH_END = 2  # bytes
 IGNORE = -100
 WINDOW = 128
 SAMPLES, SAMPLE_TOKENS = 10, 60
+CONTINUED = 5, 24, 40  # paragraphs, tokens given, tokens drawn
 
 
 def byte_count(files: Sequence[Path]) -> int:
@@ -104,17 +106,60 @@ def network_loss(network: Any, tokens: Any, start: int, window: int, batch: int 
     return total / len(tokens)
 
 
-def draw_samples(network: Any, tokenizer: Any, count: int, length: int) -> list[str]:
-    """Return texts drawn token by token from the start token alone (top-p 0.9)."""
+def _draw(network: Any, tokenizer: Any, begin: Any, length: int) -> list[str]:
+    """Return what the network writes after each row of ``begin`` (top-p 0.9, one fixed seed)."""
     import torch
 
     torch.manual_seed(0)
-    begin = torch.full((count, 1), tokenizer.bos_token_id)
-    drawn = network.generate(
-        begin, do_sample=True, top_p=0.9, top_k=0, max_new_tokens=length,
-        pad_token_id=tokenizer.pad_token_id,
+    rows = network.generate(
+        begin, attention_mask=torch.ones_like(begin), do_sample=True, top_p=0.9, top_k=0,
+        max_new_tokens=length, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
-    return [" ".join(text.split()) for text in tokenizer.batch_decode(drawn, True)]
+    return _words(tokenizer, rows[:, begin.shape[1] :])
+
+
+def _words(tokenizer: Any, rows: Any) -> list[str]:
+    return [
+        " ".join(text.split()) for text in tokenizer.batch_decode(rows, skip_special_tokens=True)
+    ]
+
+
+def draw_samples(network: Any, tokenizer: Any, count: int, length: int) -> list[str]:
+    """Return texts drawn token by token, each from the beginning of a paragraph.
+
+    The end token closes a paragraph in training, so after it a new one begins.
+    """
+    import torch
+
+    begin = torch.tensor([[tokenizer.bos_token_id, tokenizer.eos_token_id]]).repeat(count, 1)
+    return _draw(network, tokenizer, begin, length)
+
+
+def continue_texts(
+    network: Any, tokenizer: Any, tokens: Any, count: int, given: int, length: int
+) -> list[dict[str, str]]:
+    """Return how the network goes on with held-out paragraphs.
+
+    Args:
+        network: causal language model.
+        tokenizer: its own.
+        tokens: (n,) numbers of the held-out text, an end token after each paragraph.
+        count: paragraphs, evenly spaced among those that are long enough.
+        given: tokens of a paragraph that are shown to the network.
+        length: tokens to draw; a paragraph must have as many more.
+    """
+    import torch
+
+    ends = np.flatnonzero(np.asarray(tokens) == tokenizer.eos_token_id)
+    starts = ends[:-1][np.diff(ends) > given + length]  # each place is an end, then a paragraph
+    if not len(starts):
+        return []
+    chosen = starts[np.linspace(0, len(starts) - 1, count).astype(int)]
+    heads = np.stack([np.asarray(tokens[at : at + 1 + given], dtype=np.int64) for at in chosen])
+    begin = torch.from_numpy(np.insert(heads, 0, tokenizer.bos_token_id, axis=1))
+    drawn = _draw(network, tokenizer, begin, length)
+    shown = _words(tokenizer, torch.from_numpy(heads))
+    return [{"given": g, "drawn": d} for g, d in zip(shown, drawn, strict=True)]
 
 
 def judge(loss: float, tokens: Any, size: int) -> dict[str, float | int]:
@@ -160,6 +205,9 @@ def measure(
             found["network"][name] = judge(loss, unread, size)
     levels = model.tables.levels
     drawn = [] if network is None else draw_samples(network, tokenizer, SAMPLES, SAMPLE_TOKENS)
+    first = next(iter(tests.values()))
+    unread = np.asarray(encode(first, backend, cache, paragraph))
+    further = [] if network is None else continue_texts(network, tokenizer, unread, *CONTINUED)
     return {
         "base": base if base.startswith("builtin:") else "another",
         "order": order,
@@ -169,6 +217,7 @@ def measure(
         "discounts": [level.discount for level in levels],
         "held_out": found,
         "samples": drawn,
+        "continued": further,
         "fit_cpu_seconds": seconds,
         "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
     }

@@ -99,11 +99,12 @@ def eager_attention(model: Any, device: torch.device) -> Iterator[None]:
     from transformers import PreTrainedModel
 
     parts: dict[int, Any] = {}  # one for each configuration: what holds it outermost
-    for part in model.modules():
-        if isinstance(part, PreTrainedModel) and part.config._attn_implementation == "sdpa":
+    for part in model.modules() if device.type == "cpu" else ():
+        if (
+            isinstance(part, PreTrainedModel)
+            and getattr(part.config, "_attn_implementation", None) == "sdpa"
+        ):
             parts.setdefault(id(part.config), part)
-    if device.type != "cpu":
-        parts = {}
     for part in parts.values():
         part.set_attn_implementation("eager")
     try:

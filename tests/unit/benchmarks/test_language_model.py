@@ -6,6 +6,7 @@ import math
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -95,6 +96,17 @@ def test_samples_are_drawn_alike_each_time(toy_lm):
     first = language_model.draw_samples(network, tokenizer, 3, 5)
     assert len(first) == 3
     assert language_model.draw_samples(network, tokenizer, 3, 5) == first
+
+
+def test_paragraphs_are_gone_on_with(toy_lm):
+    network, tokenizer = language_model.load_network(str(toy_lm)), load_tokenizer(toy_lm)
+    end = tokenizer.eos_token_id
+    long, short = list(range(40, 52)), [60, 61]
+    tokens = np.array([*short, end, *long, end, *short, end, *long[::-1], end])
+    found = language_model.continue_texts(network, tokenizer, tokens, 2, 4, 6)
+    heads = [tokenizer.decode(part[:4]).strip() for part in (long, long[::-1])]
+    assert [each["given"] for each in found] == [" ".join(head.split()) for head in heads]
+    assert language_model.continue_texts(network, tokenizer, tokens, 2, 4, 60) == []
 
 
 @pytest.fixture

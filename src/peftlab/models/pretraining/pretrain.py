@@ -202,7 +202,10 @@ def pretrain(
     if team.rank > 0:
         team.wait()  # the first process makes tokenizer and encoded text, the others read them
     tokenizer = _tokenizer(objective, files, options, work, old)
-    say(f"tokenizer of {tokenizer.get_vocab_size()} tokens; reading {len(files)} files")
+    say(
+        f"tokenizer of {tokenizer.get_vocab_size()} tokens; reading {len(files)} files; "
+        f"processes: {team.size}"
+    )
     form = objective.format(tokenizer.get_vocab_size())
     tokens = encode(files, tokenizer, work, form.paragraph)
     if team.rank == 0:

@@ -1,4 +1,4 @@
-"""Several processes that train one model together, as ``accelerate launch`` starts them.
+"""Several processes that train one model together: ``accelerate launch`` or ``torchrun``.
 
 Each computes its share of every batch; the gradients are summed. Weights start equal and get equal
 updates, so nothing else is exchanged. Alone, nothing of this is imported.
@@ -26,12 +26,16 @@ class Team:
         return slice(self.rank * n // self.size, (self.rank + 1) * n // self.size)
 
     def add(self, tensors: list[torch.Tensor]) -> None:
-        """Sum each tensor over all processes, in place."""
+        """Sum each tensor over all processes, in place; they travel as one."""
         if self.size > 1:
+            import torch
             import torch.distributed as dist
 
-            for tensor in tensors:
-                dist.all_reduce(tensor)
+            flat = torch.cat([tensor.flatten() for tensor in tensors])
+            dist.all_reduce(flat)
+            parts = flat.split([tensor.numel() for tensor in tensors])
+            for tensor, part in zip(tensors, parts, strict=True):
+                tensor.copy_(part.view_as(tensor))
 
     def wait(self) -> None:
         """Wait until every process is here."""
@@ -42,7 +46,7 @@ class Team:
 
 
 def join_team(device: str) -> Team:
-    """Return this process's place; alone unless ``accelerate launch`` started several.
+    """Return this process's place; alone unless a launcher started several.
 
     Args:
         device: ``auto``, ``cpu`` or ``cuda``.
