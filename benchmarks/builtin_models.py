@@ -46,22 +46,22 @@ from peftlab.core.errors import PeftlabError
 from peftlab.io.files import read_json
 from peftlab.models.load import PREFIX, UNTRAINED
 
-CHOICE_TASKS = ("sst2-6920", "cola", "rte")  # ours: the cheap ones
+CHOICE_TASKS = ("sst2-6920", "cola")  # ours: the cheap ones
 CHOICE_SEED = 100  # not one of the reported
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._]*")
 
-# (tuner, kind of base) -> options. Start: 3 epochs at 2e-4 were measured on the encoder before.
+# (tuner, kind of base) -> options, chosen on dev; where two were alike, the one in use before.
 CHOSEN: dict[tuple[str, str], dict[str, Any]] = {
     ("full", "encoder"): {"lr": 2e-4, "epochs": 3},
     ("full", "scratch"): {"lr": 2e-4, "epochs": 3},
     ("full", "causal"): {"lr": 2e-4, "epochs": 3},
-    ("lora", "encoder"): {"lr": 2e-3, "epochs": 4},
-    ("lora", "scratch"): {"lr": 2e-3, "epochs": 4},
-    ("lora", "causal"): {"lr": 2e-3, "epochs": 4},
+    ("lora", "encoder"): {"lr": 1e-3, "epochs": 4},
+    ("lora", "scratch"): {"lr": 1e-3, "epochs": 4},
+    ("lora", "causal"): {"lr": 1e-3, "epochs": 4},
 }
 GRID: dict[str, dict[str, list[float]]] = {
-    "full": {"lr": [1e-4, 2e-4, 5e-4], "epochs": [3, 6]},
-    "lora": {"lr": [1e-3, 2e-3, 5e-3], "epochs": [4, 8]},
+    "full": {"lr": [1e-4, 2e-4, 5e-4], "epochs": [3]},
+    "lora": {"lr": [1e-3, 2e-3, 5e-3], "epochs": [4]},
 }
 BASES = {
     "encoder": f"{PREFIX}encoder",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,8 @@ def model_card(facts: CardFacts, sha256: str) -> str:
     )
     options = "\n".join(f"| {name} | {value} |" for name, value in facts.options.items())
     files = "\n".join(f"| {name} | `{value}` |" for name, value in facts.files.items())
-    begun = f"; went on from {facts.start_from}" if facts.start_from else ""
+    # of a folder the name alone: where it lay is nobody's business
+    begun = f"; went on from {Path(facts.start_from).name}" if facts.start_from else ""
     licence = facts.licence or "not given: say under what licence your training text stands"
     return f"""---
 library_name: transformers
