@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -33,6 +33,10 @@ class CausalOptions(PretrainOptions):
     length: int = option(128, "tokens a window, at most positions", source=_OURS, ge=4)
     batch: int = option(32, "windows a step, over all processes", source=_OURS, ge=1)
     steps: int = option(1_700, "optimiser steps", source=_OURS, ge=1)
+    optimiser: Literal["adamw", "muon"] = option(
+        "muon", "muon: for the weight matrices of the layers, AdamW for the rest", source=_OURS
+    )
+    rate: float = option(2e-3, "peak learning rate", source=_OURS, gt=0)
     warm_up: int = option(60, "steps of linear warm-up", source=_OURS, ge=0)
     decay: float = option(0.1, "weight decay", source="Touvron et al. 2023, 2.3", ge=0)
 

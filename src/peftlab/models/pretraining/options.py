@@ -24,12 +24,12 @@ class PretrainOptions(Options):
     accumulate: int = option(
         1, "parts that a step is computed in, to save memory", source="ours", ge=1
     )
-    steps: int = option(3_000, "optimiser steps", source=_OURS, ge=1)
+    steps: int = option(3_471, "optimiser steps", source=_OURS, ge=1)
     optimiser: Literal["adamw", "muon"] = option(
-        "muon", "muon: for the weight matrices of the layers, AdamW for the rest", source="ours"
+        "adamw", "muon: for the weight matrices of the layers, AdamW for the rest", source="ours"
     )
-    rate: float = option(2e-3, "peak learning rate", source=_OURS, gt=0)
-    warm_up: int = option(100, "steps of linear warm-up", source=_OURS, ge=0)
+    rate: float = option(1e-3, "peak learning rate", source=_OURS, gt=0)
+    warm_up: int = option(300, "steps of linear warm-up", source=_OURS, ge=0)
     final_rate: float = option(0.02, "share of the peak rate at the end", source=_OURS, ge=0, le=1)
     decay: float = option(0.01, "weight decay", source="Devlin et al. 2019, A.2", ge=0)
     beta2: float = option(0.98, "second beta of AdamW", source="Liu et al. 2019, 3.1", gt=0, lt=1)
@@ -56,8 +56,8 @@ def learning_rate(step: int, options: PretrainOptions) -> float:
     """Return the rate of one step, counted from 0: linear up, then linear down to the final share.
 
     Examples:
-        >>> learning_rate(99, PretrainOptions())
-        0.002
+        >>> learning_rate(299, PretrainOptions())
+        0.001
     """
     if step < options.warm_up:
         return options.rate * (step + 1) / options.warm_up
