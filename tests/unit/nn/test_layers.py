@@ -1,5 +1,6 @@
 """LoRA on the upper layers: the right modules in every family, a clear no where there is none."""
 
+import numpy as np
 import pytest
 import torch
 from transformers import AlbertConfig, AlbertForSequenceClassification
@@ -34,7 +35,9 @@ def test_only_the_upper_half_trains(family, load_tiny):
     assert trained
     assert all("lora_" in name and f".{LAYERS - 1}." in name for name in trained)
     assert len(trained) == 2 * len(names)  # A and B of each, and nothing else
-    assert (predict_logits(wrapped, tokenizer, ["a quiet joy"]) == before).all()
+    # an adapter whose B is zero adds nothing; some processors round the same product in two ways
+    after = predict_logits(wrapped, tokenizer, ["a quiet joy"])
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 5])
