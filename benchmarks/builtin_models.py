@@ -50,8 +50,8 @@ CHOICE_TASKS = ("sst2-6920", "cola")  # ours: the cheap ones
 CHOICE_SEED = 100  # not one of the reported
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._]*")
 
-# (tuner, kind of base) -> options. Encoder and scratch: on dev, seed 100, of an encoder that does not
-# ship; where two were alike, the one in use before. Causal: not measured, those of the encoder.
+# (tuner, kind of base) -> options. Encoder and scratch: chosen on dev, seed 100, with one that
+# does not ship; of two that were alike the one in use before. Causal: not measured, the encoder's.
 CHOSEN: dict[tuple[str, str], dict[str, Any]] = {
     ("full", "encoder"): {"lr": 2e-4, "epochs": 3},
     ("full", "scratch"): {"lr": 2e-4, "epochs": 3},
