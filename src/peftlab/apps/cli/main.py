@@ -27,6 +27,8 @@ guard_app = typer.Typer(no_args_is_help=True, help="Fit, use and measure a guard
 bench_app = typer.Typer(no_args_is_help=True, help="Run grids of attacks, tuners and defences.")
 app.add_typer(guard_app, name="guard")
 app.add_typer(bench_app, name="bench")
+raters_app = typer.Typer(no_args_is_help=True, help="Who agrees with whom: groups of raters.")
+app.add_typer(raters_app, name="raters")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
@@ -278,6 +280,143 @@ def bench_window(
     from peftlab.apps.cli import window
 
     window.window(recipe, out, settings, workers, dry_run=dry_run, as_json=json)
+
+
+RatingsFile = Annotated[Path, typer.Argument(help="Table with one row a rating, or see --set.")]
+Item = Annotated[str, typer.Option("--item", help="Column with the ids of items.")]
+Rater = Annotated[str, typer.Option("--rater", help="Column with the ids of raters.")]
+Label = Annotated[str, typer.Option("--label", help="Column with the answers.")]
+By = Annotated[str, typer.Option("--by", help="Columns that group the raters: A,B.")]
+Cross = Annotated[
+    list[str], typer.Option("--cross", help="Intersection of groups, A*B; repeat for more.")
+]
+Labels = Annotated[str, typer.Option(help="All answers in their order: no,unsure,yes.")]
+DropLabel = Annotated[
+    list[str], typer.Option("--drop-label", help="Answer that does not count; repeat for more.")
+]
+Known = Annotated[
+    str, typer.Option("--set", help="dices350, dices990, d3code, crehate or popquorn.")
+]
+DropRaters = Annotated[
+    Path | None, typer.Option(help="File of rater ids to leave out, one a line.")
+]
+KeepFirst = Annotated[
+    bool, typer.Option("--keep-first", help="Keep the first of repeated ratings; else an error.")
+]
+Level = Annotated[str, typer.Option(help="Distance of answers: nominal, ordinal, interval.")]
+Permutations = Annotated[int, typer.Option(help="Shuffles of the raters.")]
+MinGroup = Annotated[int, typer.Option(help="Smaller groups are suppressed.")]
+MergeSmall = Annotated[bool, typer.Option("--merge-small", help="Merge small groups to (other).")]
+
+
+@raters_app.command("grasp")
+def raters_grasp(
+    file: RatingsFile,
+    item: Item = "",
+    rater: Rater = "",
+    label: Label = "",
+    by: By = "",
+    cross: Cross = [],  # noqa: B006
+    labels: Labels = "",
+    drop_label: DropLabel = [],  # noqa: B006
+    known: Known = "",
+    drop_raters: DropRaters = None,
+    keep_first: KeepFirst = False,
+    level: Level = "nominal",
+    permutations: Permutations = 2000,
+    bootstrap: Annotated[int, typer.Option(help="Draws for the intervals; 0: none.")] = 1000,
+    within: Annotated[
+        str, typer.Option(help="Test within these too: A,B; items: raters who share items.")
+    ] = "",
+    min_group: MinGroup = 5,
+    merge_small: MergeSmall = False,
+    model: Annotated[
+        list[str],
+        typer.Option("--model", help="NAME=FILE with item and label: a model as one more rater."),
+    ] = [],  # noqa: B006
+    option: Options = [],  # noqa: B006
+    out: Annotated[Path, typer.Option("--out", help="Folder of report and tables.")] = Path(
+        "runs/raters"
+    ),
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Audit groups of raters: agreement within and across, tested; writes a report."""
+    from peftlab.apps.cli import raters
+
+    source = raters.Source(
+        file, item, rater, label, labels, tuple(drop_label), known, drop_raters, keep_first
+    )
+    flags = {
+        "level": level, "permutations": permutations, "bootstrap": bootstrap, "seed": seed,
+        "within": tuple(raters.split(within)), "min_group": min_group, "merge_small": merge_small,
+    }  # fmt: skip
+    raters.grasp(source, by, cross, model, option, flags, out, as_json=json)
+
+
+@raters_app.command("load")
+def raters_load(
+    known: Annotated[str, typer.Argument(help="dices350, dices990, d3code, crehate, popquorn.")],
+    path: Annotated[Path, typer.Option("--path", help="The released file, or its folder.")],
+    drop_raters: DropRaters = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Table (.csv) to write, without any text.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Read a public data set of ratings, say what is in it, and write it as a plain table."""
+    from peftlab.apps.cli import raters
+
+    raters.load(raters.Source(path, known=known, drop_raters=drop_raters), out, as_json=json)
+
+
+@raters_app.command("plan")
+def raters_plan(
+    pilot: Annotated[Path, typer.Option("--pilot", help="Ratings that are there: a table.")],
+    budget: Annotated[int, typer.Option("--budget", min=0, help="New ratings to pay for.")],
+    item: Item = "",
+    rater: Rater = "",
+    label: Label = "",
+    by: By = "",
+    cross: Cross = [],  # noqa: B006
+    labels: Labels = "",
+    drop_label: DropLabel = [],  # noqa: B006
+    known: Known = "",
+    drop_raters: DropRaters = None,
+    keep_first: KeepFirst = False,
+    level: Level = "nominal",
+    permutations: Permutations = 2000,
+    min_group: MinGroup = 5,
+    merge_small: MergeSmall = False,
+    option: Options = [],  # noqa: B006
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Say for which groups more raters would turn a hint into a finding, within a budget."""
+    from peftlab.apps.cli import raters
+
+    source = raters.Source(
+        pilot, item, rater, label, labels, tuple(drop_label), known, drop_raters, keep_first
+    )
+    flags = {
+        "level": level, "permutations": permutations, "seed": seed, "min_group": min_group,
+        "merge_small": merge_small,
+    }  # fmt: skip
+    raters.plan(source, by, cross, budget, option, flags, as_json=json)
+
+
+@raters_app.command("demo")
+def raters_demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder of report and tables.")] = Path(
+        "runs/raters-demo"
+    ),
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Audit a made-up pool in which one group has a view of its own."""
+    from peftlab.apps.cli import raters
+
+    raters.demo(out, seed, as_json=json)
 
 
 @app.command(name="list")

@@ -100,19 +100,44 @@ def irr(counts: Counts, level: Level = "nominal", values: Floats | None = None) 
     """
     n, squares, weights = counts.n, counts.squares, counts.weights
     m = n.sum(axis=-2)
-    pairs = m**2 - (m if squares is n else squares.sum(axis=-2))
+    own = m if squares is n else squares.sum(axis=-2)  # pairs of a rater with itself
+    pairs = m * m - own
     some = pairs > _TINY
     share = weights * some
     scale = share * m / np.where(some, pairs, 1.0)
-    scaled = n * scale[..., None, :]
-    same = scaled if squares is n else squares * scale[..., None, :]
-    observed = scaled @ np.swapaxes(n, -1, -2) - _diagonal(same.sum(axis=-1))
     totals = _over_items(n, share)
-    expected = totals[..., :, None] * totals[..., None, :] - _diagonal(
-        _over_items(squares, share * weights)
-    )
+    if level == "nominal":
+        alone = (share * weights * own).sum(axis=-1)
+        agreed = _ratio((scale * (_same(n, n) - own)).sum(axis=-1), totals.sum(axis=-1))
+        return _beyond_chance(agreed, totals, totals, alone)
+    observed = (n * scale[..., None, :]) @ np.swapaxes(n, -1, -2)
+    observed -= _diagonal(_over_items(squares, scale))
+    expected = totals[..., :, None] * totals[..., None, :]
+    expected -= _diagonal(_over_items(squares, share * weights))
     d2 = distances(level, totals, _values(n, values))
     return np.asarray(1.0 - _ratio(_apart(observed, d2), _apart(expected, d2)))
+
+
+def _same(one: Floats, other: Floats) -> Floats:
+    """Return (..., I): pairs of equal labels of each item."""
+    return np.asarray(np.einsum("...ki,...ki->...i", one, other))
+
+
+def _beyond_chance(
+    agreed: Floats, one: Floats, other: Floats, alone: float | Floats = 0.0
+) -> Floats:
+    """Return 1 - D_o / D_e for nominal labels.
+
+    Args:
+        agreed: (...,) share of pairs with equal labels.
+        one: (..., K) label totals of one side.
+        other: of the other side.
+        alone: expected pairs of a rating with itself, which do not count.
+    """
+    size, size_other = one.sum(axis=-1), other.sum(axis=-1)
+    expected = size * size_other - alone
+    apart = _ratio(expected - ((one * other).sum(axis=-1) - alone), expected)
+    return np.asarray(1.0 - _ratio(1.0 - agreed, apart))
 
 
 def xrr(
@@ -135,8 +160,12 @@ def xrr(
     both = product > 0
     share = weights * both
     scale = share * (m + m_other) / np.where(both, product, 1.0)
-    observed = (one * scale[..., None, :]) @ np.swapaxes(other, -1, -2)
     totals, totals_other = _over_items(one, share), _over_items(other, share)
+    if level == "nominal":
+        size = totals.sum(axis=-1) + totals_other.sum(axis=-1)
+        agreed = _ratio((scale * _same(one, other)).sum(axis=-1), size)
+        return _beyond_chance(agreed, totals, totals_other)
+    observed = (one * scale[..., None, :]) @ np.swapaxes(other, -1, -2)
     expected = totals[..., :, None] * totals_other[..., None, :]
     d2 = distances(level, totals + totals_other, _values(one, values))
     return np.asarray(1.0 - _ratio(_apart(observed, d2), _apart(expected, d2)))

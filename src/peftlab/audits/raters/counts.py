@@ -71,7 +71,8 @@ def count_many(ratings: Ratings, groups: Ints, n_groups: int) -> Floats:
     found = np.empty((len(groups), n_groups, labels, items))
     for one, row in zip(found, groups, strict=True):
         # group -1 falls into a first table that nobody looks at
-        key = (row + 1)[ratings.rater] * size + place
+        key = ((row + 1) * size).take(ratings.rater, mode="clip")  # unchecked, as all are in range
+        key += place
         one[...] = np.bincount(key, minlength=(n_groups + 1) * size)[size:].reshape(one.shape)
     return found
 

@@ -208,7 +208,7 @@ def _once(
             "a rater has rated an item more than once", code="RATERS-DUPLICATE",
             got=f"{extra} such rows, the first: rater {raters[again % len(raters)]}, item "
             f"{items[again // len(raters)]}",
-            fix="keep one of them, or keep the first on purpose (--duplicates first)",
+            fix="keep one of them, or keep the first on purpose (--keep-first)",
         )  # fmt: skip
     if extra:
         notes.append(f"{extra} repeated ratings of an item by the same rater: the first counts")

@@ -57,13 +57,15 @@ def about_axis(one: Measured, layers: Ints | None) -> dict[str, Any]:
         notes.append("two groups, one suppressed: nothing across groups can be shown")
     if layers is not None and _stuck(one, layers):
         notes.append("the strata leave nothing to shuffle on this axis: no stratified test")
+    suppressed = [name for k, name in enumerate(axis.groups) if k not in axis.shown]
     return {
         "axis": axis.name,
         "attributes": list(axis.attributes),
-        "raters": int(sizes.sum()),
-        "unknown": int((axis.codes < 0).sum()),
+        # beside the sizes of all other groups these would tell that of a suppressed one
+        "raters": None if suppressed else int(sizes.sum()),
+        "unknown": None if suppressed else int((axis.codes < 0).sum()),
         "groups": len(axis.groups),
-        "suppressed": [name for k, name in enumerate(axis.groups) if k not in axis.shown],
+        "suppressed": suppressed,
         "notes": notes,
     }
 

@@ -98,7 +98,7 @@ def read_columns(
     absent = [name for name in needed if name not in known]
     if absent or any(known.count(name) > 1 for name in wanted):
         raise _wrong_file(table, absent, source)
-    return {name: _column(table, known.index(name)) for name in wanted}
+    return {name: clean_column(table, known.index(name)) for name in wanted}
 
 
 def without(
@@ -181,7 +181,12 @@ def _wrong_file(table: Table, absent: Sequence[str], source: Source) -> InputRej
     )
 
 
-def _column(table: Table, at: int) -> list[str | None]:
+def clean_column(table: Table, at: int) -> list[str | None]:
+    """Return one column as clean text, None where a cell is empty.
+
+    Raises:
+        InputRejected: ``RATERS-CELL`` for what is no id, label or attribute.
+    """
     cells = [_cell(row[at], table, i) for i, row in enumerate(table.rows)]
     for value in set(cells) - {None}:
         if _unfit(str(value)):

@@ -1,0 +1,1 @@
+"""The page and the tables of a rater-group audit: which groups have a perspective of their own."""
