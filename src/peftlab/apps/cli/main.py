@@ -405,6 +405,22 @@ def raters_plan(
     raters.plan(source, by, cross, budget, option, flags, as_json=json)
 
 
+@raters_app.command("reproduce")
+def raters_reproduce(
+    path: Annotated[Path, typer.Option("--path", help="DICES-350's released file, or its folder.")],
+    permutations: Permutations = 2000,
+    all_raters: Annotated[
+        bool, typer.Option("--all-raters", help="Keep the raters that the authors left out.")
+    ] = False,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Print your DICES-350 beside table 5 of the GRASP paper, cell by cell."""
+    from peftlab.apps.cli import raters
+
+    raters.reproduce(path, permutations, seed, all_raters=all_raters, as_json=json)
+
+
 @raters_app.command("demo")
 def raters_demo(
     out: Annotated[Path, typer.Option("--out", help="Folder of report and tables.")] = Path(

@@ -1,4 +1,4 @@
-"""Rater groups on the command line: raters grasp, load, plan, demo."""
+"""Rater groups on the command line: raters grasp, load, plan, reproduce, demo."""
 
 from __future__ import annotations
 
@@ -299,3 +299,36 @@ def _plan_table(found: dict[str, Any]) -> str:
 
 def _short(value: float | None) -> str:
     return DASH if value is None else f"{value:.3f}"
+
+
+def reproduce(path: Path, permutations: int, seed: int, *, all_raters: bool, as_json: bool) -> None:
+    """Run the audit of table 5 on a user's DICES-350 and print the difference cell by cell."""
+    from peftlab.audits.raters import GraspOptions
+    from peftlab.audits.raters import grasp as run
+    from peftlab.audits.raters.published import METRICS, SMALLEST, SOURCE, compare_with_table5
+    from peftlab.audits.raters.sets.dices import load_350, load_paper_350
+
+    ratings = load_350(path) if all_raters else load_paper_350(path)
+    axes = [("rater_age",), ("rater_gender",), ("rater_race",), ("rater_race", "rater_gender")]
+    options = GraspOptions(
+        metrics=METRICS, permutations=permutations, bootstrap=0, min_group=SMALLEST, seed=seed
+    )
+    with bar("reproduce") as tell:
+        results = run(ratings, axes, options, name="DICES-350", progress=tell)
+    rows = {
+        row["group"]: {str(m): row[m] for m in METRICS if row.get(m) is not None}
+        for row in results["groups"]
+    }
+    cells = compare_with_table5(rows)
+    worst = {m: max((abs(c["difference"]) for c in cells if c["metric"] == m), default=None)
+             for m in METRICS}  # fmt: skip
+    if as_json:
+        out_json({"source": SOURCE, "notes": list(ratings.notes), "cells": cells, "worst": worst})
+        return
+    put("\n".join([SOURCE, *ratings.notes, ""]))
+    put(f"{'group':18} {'metric':17} {'ours':>7} {'paper':>7} {'difference':>11}")
+    for cell in cells:
+        put(f"{cell['group']:18} {cell['metric']:17} {cell['ours']:7.3f} "
+            f"{cell['published']:7.3f}{cell['mark']:2} {cell['difference']:+9.3f}")  # fmt: skip
+    put("\nlargest difference: " + ", ".join(f"{m} {_short(value)}" for m, value in worst.items()))
+    put("cross_negentropy is smoothed here and is not comparable with the paper's")

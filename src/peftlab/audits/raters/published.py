@@ -14,9 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+from peftlab.audits.raters.cohesion import Metric
+
 Mark = Literal["", "*", "**"]
 SOURCE = "arXiv 2311.05074v2, table 5 (DICES-350, 104 raters)"
-METRICS = ("irr", "xrr", "negentropy", "cross_negentropy", "plurality", "voting", "gai")
+METRICS: tuple[Metric, ...] = (
+    "irr", "xrr", "negentropy", "cross_negentropy", "plurality", "voting", "gai",
+)  # fmt: skip
+SMALLEST = 4  # raters in the smallest group of the table (Multiracial woman)
 ROUNDING = 0.0005  # the table has three decimals
 
 

@@ -100,6 +100,20 @@ def load_350(path: Path, *, drop_raters: Collection[str] = ()) -> Ratings:
     return noted(ratings, [_comparable(ratings, "350"), f"{items} items x {raters} raters{gaps}"])
 
 
+def load_paper_350(path: Path) -> Ratings:
+    """Return the ratings of DICES-350 without the raters that its authors left out.
+
+    Args:
+        path: as for ``load_350``.
+
+    Raises:
+        InputRejected: as for ``load_350``.
+    """
+    found = load_350(path)
+    there = [rater for rater in REMOVED_350 if rater in found.raters]
+    return load_350(path, drop_raters=there)
+
+
 def load_990(path: Path, *, drop_raters: Collection[str] = ()) -> Ratings:
     """Return the ratings of DICES-990; the attribute ``phase`` is the batch.
 
