@@ -219,3 +219,10 @@ def test_other_files_are_no_results(tmp_path):
         (tmp_path / "window.json").write_text(text)
         with pytest.raises(InputRejected, match="RESULTS-SCHEMA"):
             read_window(tmp_path)
+
+
+@pytest.mark.parametrize(("fast", "wanted"), [(True, "bf16"), (False, "fp32")])
+def test_auto_precision_is_what_the_machine_computes_in(values, monkeypatch, fast, wanted):
+    monkeypatch.setattr("peftlab.nn.text.has_fast_bf16", lambda: fast)
+    _, nodes = make_window_plan(make_window_recipe(values, ["precision=auto"]))
+    assert {node.key["precision"] for node in nodes if node.kind == "path"} == {wanted}

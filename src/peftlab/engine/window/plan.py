@@ -51,6 +51,15 @@ def _base(
     return _node("base", key, {})
 
 
+def _precision(recipe: WindowRecipe) -> str:
+    """Return the precision of the looks on this machine; it is part of what a path depends on."""
+    if recipe.precision != "auto":
+        return recipe.precision
+    from peftlab.nn.text import has_fast_bf16
+
+    return "bf16" if has_fast_bf16() else "fp32"
+
+
 def is_control(attack: Choice) -> bool:
     """Return whether nothing is poisoned, so that there is nothing to find."""
     return attack.options.get("rate") == 0
@@ -66,6 +75,7 @@ def plan_window(recipe: WindowRecipe, data_digest: str, base_digests: dict[str, 
     """
     digests = {**base_digests, "data": data_digest}
     code = f"{peftlab.__version__}/{shared_code()}/{_code()}"
+    precision = _precision(recipe)
     nodes: dict[str, Node] = {}
     for seed in recipe.seeds:
         for base in recipe.base:
@@ -80,7 +90,7 @@ def plan_window(recipe: WindowRecipe, data_digest: str, base_digests: dict[str, 
                         "attack": method_key("attack", attack),
                         "identifier": variant.options,
                         "steps": list(recipe.steps),
-                        "precision": recipe.precision,
+                        "precision": precision,
                         "code": code,
                         "seed": seed,
                         "control": is_control(attack),

@@ -24,6 +24,7 @@ from peftlab.models.pretraining.options import FREE, PretrainOptions
 from peftlab.models.pretraining.run import Run, examine, train
 from peftlab.models.pretraining.team import Team, join_team
 from peftlab.models.pretraining.windows import Windows
+from peftlab.nn.text import has_fast_bf16
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -206,6 +207,9 @@ def pretrain(
         f"tokenizer of {tokenizer.get_vocab_size()} tokens; reading {len(files)} files; "
         f"processes: {team.size}"
     )
+    if options.optimiser == "muon" and not has_fast_bf16():
+        say("note: muon computes in bf16, which this machine emulates at a fraction of the speed; "
+            "-o optimiser=adamw does not")  # fmt: skip
     form = objective.format(tokenizer.get_vocab_size())
     tokens = encode(files, tokenizer, work, form.paragraph)
     if team.rank == 0:
