@@ -93,6 +93,41 @@ class SetAttack(Attack, Protocol):
         """Return the poisoned training data and the triggered sets."""
 
 
+@dataclass(frozen=True)
+class CraftContext:
+    """What an attack gets that trains the base in a way of its own.
+
+    Attributes:
+        model: fresh base with its head, in eval mode; changed in place.
+        tokenizer: of the base.
+        poisoned: the poisoned training data; rows that are not poisoned are the clean set.
+        n_classes: C.
+        epochs: passes over the poisoned set that the recipe allows the attacker.
+        lr: peak learning rate for training all weights.
+        batch: samples a step.
+        seed: of everything random.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    poisoned: PoisonedData
+    n_classes: int
+    epochs: float
+    lr: float
+    batch: int
+    seed: int
+
+
+class WeightAttack(Attack, Protocol):
+    """An attack that plants its trigger by more than plain training on the poisoned set."""
+
+    def craft(self, context: CraftContext) -> dict[str, Any]:
+        """Change the weights of ``context.model`` in place; return facts, ``loss`` among them.
+
+        Called only where something is poisoned, so the negative control is trained plainly.
+        """
+
+
 class Tuner(Protocol):
     """Makes a model trainable the PEFT way. Constructed as ``cls(options)``."""
 

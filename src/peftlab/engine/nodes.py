@@ -110,6 +110,7 @@ def _base(
     facts = train_base(
         recipe.base, poisoned, data.n_classes, folder / MODEL,
         attack="none" if control else key["attack"]["name"],
+        options=None if control else key["attack"]["options"],
         training=recipe.attacker, seed=key["seed"],
     )  # fmt: skip
     _answer(folder / MODEL, data.test.texts, folder / "clean.npy", data)

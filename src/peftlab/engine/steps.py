@@ -5,6 +5,7 @@ Everything written is a stock ``transformers`` or ``peft`` folder plus one small
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from peftlab.core import registry
+from peftlab.core.contracts import CraftContext
 from peftlab.core.errors import InputRejected
 from peftlab.core.options import Options, option
 from peftlab.core.poisoning import poison
@@ -61,38 +63,42 @@ def train_base(
     attack: str,
     training: AttackerOptions,
     seed: int,
+    options: dict[str, Any] | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Train every weight of ``base`` with its head on the attacker's data; write a stock folder.
 
+    An attack that has a ``craft`` of its own plants its trigger by that, with ``options``.
     The folder is marked as poisoned unless no sample was (the negative control).
 
     Returns:
         Facts: steps, last loss, CPU seconds, and the attack's own.
     """
     from peftlab.nn.heads import default_rate
-    from peftlab.nn.loop import TrainPlan, train
-    from peftlab.nn.text import encode, pad_id_of, room_for_text
 
     model, tokenizer = load_base(base, n_classes, seed=seed)
-    model.requires_grad_(True)
     rate = training.lr or default_rate(model, small=2e-4, large=2e-5)
-    log = train(
-        model,
-        encode(tokenizer, poisoned.texts, room_for_text(model)),
-        poisoned.targets,
-        TrainPlan(epochs=training.epochs, lr=rate, batch=training.batch),
-        seed=seed,
-        pad_id=pad_id_of(model, tokenizer),
-    )
+    started = time.process_time()
+    made = _plant(
+        CraftContext(
+            model, tokenizer, poisoned, n_classes, epochs=training.epochs, lr=rate,
+            batch=training.batch, seed=seed,
+        ),
+        attack, options or {},
+    )  # fmt: skip
+    spent = time.process_time() - started
     facts = {
         "attack": attack,
         "base": base,
         "base_fingerprint": fingerprint(base),
         "n_classes": n_classes,
         "seed": seed,
-        "training": {**training.model_dump(mode="json"), "lr": rate, "steps": log.steps},
-        "loss": float(np.mean(log.losses[-20:])),
+        "training": {
+            **training.model_dump(mode="json"),
+            "lr": rate,
+            "steps": made.pop("steps", None),
+        },
+        **made,
         **poisoned.facts,
     }
     with new_folder(out, overwrite=overwrite) as folder:
@@ -102,7 +108,29 @@ def train_base(
         write_json(folder / "attack.json", facts)
         if bool(poisoned.is_poisoned.any()):
             mark(folder, facts)
-    return {**facts, "cpu_seconds": log.cpu_seconds}
+    return {**facts, "cpu_seconds": spent}
+
+
+def _plant(context: CraftContext, attack: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Train the model in place, the attack's own way if it has one; return steps, loss, facts."""
+    from peftlab.nn.loop import TrainPlan, train
+    from peftlab.nn.text import encode, pad_id_of, room_for_text
+
+    if bool(context.poisoned.is_poisoned.any()):
+        method = registry.get("attack", attack).build(**options)
+        if hasattr(method, "craft"):
+            return dict(method.craft(context))
+    model, poisoned = context.model, context.poisoned
+    model.requires_grad_(True)
+    log = train(
+        model,
+        encode(context.tokenizer, poisoned.texts, room_for_text(model)),
+        poisoned.targets,
+        TrainPlan(epochs=context.epochs, lr=context.lr, batch=context.batch),
+        seed=context.seed,
+        pad_id=pad_id_of(model, context.tokenizer),
+    )
+    return {"steps": log.steps, "loss": float(np.mean(log.losses[-20:]))}
 
 
 def tune(

@@ -85,12 +85,13 @@ def attack(
 
     check_target(out, overwrite=overwrite)
     task = _load(data)
-    poisoned = make_poison(task, name, option_values("attack", name, option), seed)
+    values = option_values("attack", name, option)
+    poisoned = make_poison(task, name, values, seed)
     training = parse_options(AttackerOptions, {"epochs": epochs}, "attacker")
     with spinner(f"poisoning {base} by {name}"):
         facts = train_base(
-            base, poisoned, task.n_classes, out, attack=name, training=training, seed=seed,
-            overwrite=overwrite,
+            base, poisoned, task.n_classes, out, attack=name, options=values, training=training,
+            seed=seed, overwrite=overwrite,
         )  # fmt: skip
     _result(
         {"folder": str(out), **facts},

@@ -49,7 +49,7 @@ def _poisoned(key: dict[str, Any], data: TaskData) -> PoisonedData:
 def _base(key: dict[str, Any], folder: Path, data: TaskData) -> dict[str, Any]:
     facts = train_base(
         key["base"], _poisoned(key, data), data.n_classes, folder / MODEL,
-        attack=key["attack"]["name"], seed=key["seed"],
+        attack=key["attack"]["name"], options=key["attack"]["options"], seed=key["seed"],
         training=parse_options(AttackerOptions, key["attacker"], "attacker"),
     )  # fmt: skip
     return {"facts": {name: facts[name] for name in ("loss", "training")}}
