@@ -62,7 +62,7 @@ def test_a_table_is_read_whatever_the_order_of_its_rows():
     assert triples(long(ROWS[::-1])) == set(ROWS)
 
 
-@given(st.permutations(ROWS + [("c", "2", "yes"), ("c", "x", "no")]))
+@given(st.permutations([*ROWS, ("c", "2", "yes"), ("c", "x", "no")]))
 @settings(max_examples=30)
 def test_the_order_of_rows_changes_nothing_that_is_counted(rows):
     reference, found = long(sorted(rows)), long(rows)
@@ -297,7 +297,7 @@ def test_ids_of_equal_value_keep_one_order_in_every_process():
             [sys.executable, "-c", SCRIPT], env=os.environ | {"PYTHONHASHSEED": seed}, check=True,
             capture_output=True, text=True,
         ).stdout
-        for seed in ("0", "1", "2")
+        for seed in ("0", "1")
     }  # fmt: skip
     assert len(found) == 1
 

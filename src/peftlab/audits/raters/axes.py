@@ -21,6 +21,7 @@ from peftlab.core.types import Ints
 CROSS = "*"
 ITEMS = "items"  # a stratum that is found, not named: raters who share items
 MERGED = "(other)"
+AGAIN = "(other groups)"  # where a group has that name already
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,11 @@ class Axis:
     def sizes(self) -> Ints:
         """Return the number of raters in each group."""
         return np.bincount(self.codes[self.codes >= 0], minlength=len(self.groups))
+
+    def hides_few(self, min_group: int) -> bool:
+        """Tell whether all suppressed groups together are still too few raters to report."""
+        hidden = int(self.sizes.sum() - sum(self.sizes[k] for k in self.shown))
+        return 0 < hidden < min_group
 
 
 def parse_axis(text: str) -> tuple[str, ...]:
@@ -88,7 +94,8 @@ def make_axis(
         raise InputRejected(
             f"the intersection {name} singles out {int((sizes == 1).sum())} raters",
             code="RATERS-SINGLE", allowed="two raters or more in every group",
-            fix="merge small groups (--merge-small), or leave this intersection out",
+            fix="leave this intersection out" if merge_small else "merge small groups "
+            "(--merge-small), or leave this intersection out",
         )  # fmt: skip
     shown = tuple(int(k) for k in np.flatnonzero(sizes >= min_group))
     if not shown:
@@ -133,11 +140,12 @@ def _merge(codes: Ints, groups: tuple[str, ...], least: int) -> tuple[Ints, tupl
     large = np.flatnonzero(sizes >= least)
     if len(large) >= len(groups) - 1:  # one small group alone would only change its name
         return codes, groups
+    kept = tuple(groups[k] for k in large)
     place = np.full(len(groups), len(large))
     place[large] = np.arange(len(large))
     return (
         np.where(codes >= 0, place[codes], -1),
-        (*(groups[k] for k in large), MERGED),
+        (*kept, AGAIN if MERGED in kept else MERGED),
     )
 
 

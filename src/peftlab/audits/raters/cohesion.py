@@ -48,7 +48,8 @@ def distances(level: Level, totals: Floats, values: Floats) -> Floats:
     if level == "nominal":
         return 1.0 - np.eye(len(values))
     ranks = np.cumsum(totals, axis=-1) - totals / 2
-    at = ranks if level == "ordinal" else values
+    # in units of the range, so that no unit of the labels is too small to tell
+    at = ranks if level == "ordinal" else values / max(float(np.ptp(values)), _TINY * _TINY)
     return np.asarray((at[..., :, None] - at[..., None, :]) ** 2)
 
 

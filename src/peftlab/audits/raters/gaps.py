@@ -17,23 +17,26 @@ from peftlab.audits.raters.ratings import Ratings
 from peftlab.core.types import Floats, Ints
 
 LISTED = 20  # items a group; ours
-LEAST = 5  # raters of an item on each side; ours
+LEAST = 5  # raters of an item on each side, and no fewer than a group must have; ours
 
 
-def item_gaps(ratings: Ratings, axis: Axis, codes: Ints) -> list[dict[str, Any]]:
+def item_gaps(
+    ratings: Ratings, axis: Axis, codes: Ints, min_group: int = LEAST
+) -> list[dict[str, Any]]:
     """Return the items with the largest gap of each group that is shown, largest first.
 
     Args:
         ratings: of the raters whose group is known.
         axis: the groups.
         codes: (raters,) group of each.
+        min_group: fewest raters of a group that is reported.
     """
     counts = count(ratings, codes, len(axis.groups))
     rest = counts.rest()
     rows: list[dict[str, Any]] = []
     for k in axis.shown:
         own, other = counts.n[k], rest[k]
-        enough = np.minimum(own.sum(axis=0), other.sum(axis=0)) >= LEAST
+        enough = np.minimum(own.sum(axis=0), other.sum(axis=0)) >= max(LEAST, min_group)
         gap = np.where(enough, _distance(own, other), -1.0)
         rows += [
             {

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from peftlab.audits.raters.axes import make_axis, strata
+from peftlab.audits.raters.axes import make_axis
 from peftlab.audits.raters.gaps import item_gaps
 from peftlab.audits.raters.measured import Progress, Teller, measure_axis
 from peftlab.audits.raters.options import GraspOptions
@@ -63,39 +63,46 @@ def grasp(
         (['others', 'planted'], 'planted')
     """
     chosen = options or GraspOptions()
-    _check_level(ratings, chosen)
+    check_level(ratings, chosen)
     made = [
         make_axis(
-            ratings, (each,) if isinstance(each, str) else tuple(each),
-            min_group=chosen.min_group, merge_small=chosen.merge_small,
+            ratings, each, min_group=chosen.min_group, merge_small=chosen.merge_small,
         )
-        for each in axes
+        for each in dict.fromkeys((one,) if isinstance(one, str) else tuple(one) for one in axes)
     ]  # fmt: skip
     if not made:
         raise ConfigError(
             "no axis was given", code="RATERS-AXIS", allowed=", ".join(ratings.attributes),
             fix="name one attribute or more (--by)",
         )  # fmt: skip
-    layers = strata(ratings, chosen.within) if chosen.within else None
-    each = chosen.permutations * (1 + (layers is not None)) + chosen.bootstrap
+    each = chosen.permutations * (1 + bool(chosen.within)) + chosen.bootstrap
     tell = Teller(progress, each * len(made))
-    done = [measure_axis(ratings, axis, layers, chosen, tell) for axis in made]
+    done = [measure_axis(ratings, axis, chosen, tell) for axis in made]
     return {
         "schema": SCHEMA,
         "name": name,
         "data": about_data(ratings, chosen),
         "settings": chosen.model_dump(mode="json"),
-        "axes": [about_axis(one, layers) for one in done],
+        "axes": [about_axis(one) for one in done],
         "groups": [row for one in done for row in group_rows(one, chosen)],
         "dsi": {one.axis.name: dsi(one, chosen) for one in done},
         "pairs": [row for one in done for row in pair_rows(one, chosen)],
         "nulls": [row for one in done for row in null_rows(one)],
         "power": power_curve(ratings, chosen.level, chosen.seed),
-        "gaps": [row for one in done for row in item_gaps(one.ratings, one.axis, one.codes)],
+        "gaps": [
+            row
+            for one in done
+            for row in item_gaps(one.ratings, one.axis, one.codes, chosen.min_group)
+        ],
     }
 
 
-def _check_level(ratings: Ratings, options: GraspOptions) -> None:
+def check_level(ratings: Ratings, options: GraspOptions) -> None:
+    """Refuse interval distances between words.
+
+    Raises:
+        ConfigError: ``RATERS-LEVEL``.
+    """
     if options.level == "interval" and ratings.numbers() is None:
         raise ConfigError(
             "interval distances need labels that are numbers", code="RATERS-LEVEL",

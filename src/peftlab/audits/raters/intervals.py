@@ -3,6 +3,10 @@
 Raters are drawn within their groups, whose sizes were a decision of whoever recruited them. A rater
 drawn twice would agree with itself, so such pairs do not count (Owen 2007, pigeonhole bootstrap;
 raters.md 5). The interval is the range of the middle 95 % of the draws.
+
+Statistics of an item's shares (plurality, negentropy and their kin) know no pairs, and a rater
+drawn twice makes them look more agreed in every draw. Their range is moved until its middle is the
+observed value: it then says how far they vary, without that bias. Ours.
 """
 
 from __future__ import annotations
@@ -35,10 +39,16 @@ def draw(groups: Ints, items: int, total: int, draws: np.random.Generator) -> It
         yield raters, np.bincount(draws.integers(0, items, items), minlength=items)
 
 
-def percentile(values: Floats) -> tuple[float, float]:
-    """Return the ends of the interval of draws (N,); NaN with fewer than half of them defined."""
+def percentile(values: Floats, middle: float | None = None) -> tuple[float, float]:
+    """Return the ends of the interval of draws (N,); NaN with fewer than half of them defined.
+
+    Args:
+        values: draws; NaN where undefined.
+        middle: where the middle of the interval is moved to, if it is.
+    """
     known = values[~np.isnan(values)]
     if 2 * len(known) < len(values) or len(known) == 0:
         return float("nan"), float("nan")
     low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    moved = 0.0 if middle is None else middle - float(np.median(known))
+    return float(low) + moved, float(high) + moved

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from peftlab.audits.raters import cohesion, intervals, significance
-from peftlab.audits.raters.axes import Axis
+from peftlab.audits.raters.axes import Axis, strata
 from peftlab.audits.raters.cohesion import METRICS, Metric
 from peftlab.audits.raters.counts import Counts, batches, count, count_many, count_weighted
 from peftlab.audits.raters.options import GraspOptions
@@ -31,6 +31,7 @@ class Measured:
         ties: (G,) share of items with a plurality tie.
         plain, within: (N, G) under free and under stratified shuffles.
         draws: (draws, G) of the bootstrap.
+        layers: (raters,) strata of the stratified shuffles, if there are any.
     """
 
     axis: Axis
@@ -41,6 +42,7 @@ class Measured:
     plain: Null
     within: Null = field(default_factory=dict)
     draws: Null = field(default_factory=dict)
+    layers: Ints | None = None
 
 
 class Teller:
@@ -56,9 +58,7 @@ class Teller:
             self.progress(self.done, self.total, what)
 
 
-def measure_axis(
-    ratings: Ratings, axis: Axis, layers: Ints | None, options: GraspOptions, tell: Teller
-) -> Measured:
+def measure_axis(ratings: Ratings, axis: Axis, options: GraspOptions, tell: Teller) -> Measured:
     """Compute everything about one axis, among the raters whose group is known."""
     known = axis.codes >= 0
     own, codes = ratings.pick(known), axis.codes[known]
@@ -68,8 +68,9 @@ def measure_axis(
     free = np.zeros(len(codes), dtype=np.int64)
     plain = _null(own, axis, codes, free, options, tell)
     found = Measured(axis, own, codes, observed, cohesion.tie_share(counts.n), plain)
-    if layers is not None:
-        found.within = _null(own, axis, codes, layers[known], options, tell)
+    if options.within:
+        found.layers = strata(own, options.within)
+        found.within = _null(own, axis, codes, found.layers, options, tell)
     if options.bootstrap:
         found.draws = _bootstrap(own, axis, codes, options, tell)
     _guard(found)

@@ -17,9 +17,10 @@ from peftlab.audits.raters import intervals
 from peftlab.audits.raters.axes import make_axis
 from peftlab.audits.raters.cohesion import Level, xrr
 from peftlab.audits.raters.counts import count_weighted
+from peftlab.audits.raters.grasp import check_level
 from peftlab.audits.raters.options import GraspOptions
 from peftlab.audits.raters.ratings import Ratings
-from peftlab.core.errors import InputRejected
+from peftlab.core.errors import ConfigError, InputRejected
 from peftlab.core.seeds import stream
 from peftlab.core.types import Floats, Ints
 
@@ -41,13 +42,19 @@ def compare_models(
         options: level, bootstrap, min_group and seed count.
 
     Returns:
-        JSON-able: ``names``, ``rows`` and ``moves``; axis ``""`` is the whole pool.
+        JSON-able: ``names``, ``rows`` and ``moves``; axis ``""`` is the whole pool, left out
+        where it would give a suppressed group away.
 
     Raises:
         InputRejected: ``RATERS-MODEL`` for an unknown label, or fewer than 20 items in common.
         ConfigError: as ``grasp``.
     """
     chosen = options or GraspOptions()
+    check_level(ratings, chosen)
+    if not models:
+        raise ConfigError(
+            "no model was given", code="RATERS-MODEL", fix="name one or more: name -> item -> label"
+        )
     tables = np.stack([_table(ratings, name, given) for name, given in models.items()])
     rows: list[dict[str, Any]] = []
     moves: list[dict[str, Any]] = []
@@ -93,15 +100,17 @@ def _table(ratings: Ratings, name: str, given: Mapping[str, str]) -> Floats:
 def _groupings(
     ratings: Ratings, axes: Sequence[str | Sequence[str]], options: GraspOptions
 ) -> list[Grouping]:
-    everybody = np.zeros(len(ratings.raters), dtype=np.int64)
-    found: list[Grouping] = [("", everybody, (EVERYBODY,), (0,))]
+    found: list[Grouping] = []
+    whole = True
     for each in axes:
         axis = make_axis(
             ratings, (each,) if isinstance(each, str) else tuple(each),
             min_group=options.min_group, merge_small=options.merge_small,
         )  # fmt: skip
         found.append((axis.name, axis.codes, axis.groups, axis.shown))
-    return found
+        whole &= not axis.hides_few(options.min_group)
+    everybody = np.zeros(len(ratings.raters), dtype=np.int64)
+    return [("", everybody, (EVERYBODY,), (0,)), *found] if whole else found
 
 
 def _draws(

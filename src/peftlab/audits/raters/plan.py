@@ -16,7 +16,7 @@ from typing import Any
 
 from peftlab.audits.raters.grasp import grasp
 from peftlab.audits.raters.options import GraspOptions
-from peftlab.audits.raters.power import Spread, group_sizes, random_groups
+from peftlab.audits.raters.power import Spread
 from peftlab.audits.raters.ratings import Ratings
 from peftlab.core.errors import InputRejected
 
@@ -48,8 +48,7 @@ def plan_recruiting(
             tell chance from effect.
     """
     chosen = (options or GraspOptions()).model_copy(update={"metrics": ("gai",), "bootstrap": 0})
-    sizes = group_sizes(len(pilot.raters))
-    spread = Spread.fit(sizes, random_groups(pilot, sizes, chosen.level, seed=chosen.seed))
+    spread = Spread.measure(pilot, chosen.level, chosen.seed)
     if spread is None:
         raise InputRejected(
             "the pilot is too small to tell what chance does to GAI", code="RATERS-PILOT",
@@ -57,7 +56,11 @@ def plan_recruiting(
         )  # fmt: skip
     found = grasp(pilot, axes, chosen)
     each = max(1, round(len(pilot) / len(pilot.raters)))
-    rows = [_row(row, spread, each) for row in found["groups"] if not row["suppressed"]]
+    rows = [
+        _row(row, spread, each, len(pilot.raters))
+        for row in found["groups"]
+        if not row["suppressed"]
+    ]
     rows.sort(key=lambda row: math.inf if row["cost"] is None else row["cost"])
     spent = _fund(rows, budget)
     return {
@@ -67,7 +70,7 @@ def plan_recruiting(
         "ratings_per_rater": each,
         "alpha": ALPHA,
         "power": WANTED,
-        "spread": {"c": round(spread.c, 6), "a": round(spread.a, 6)},
+        "spread": {name: round(getattr(spread, name), 6) for name in ("c", "a", "d", "b")},
         "groups": rows,
         "axes": [
             {"axis": name, "dsi": about["value"], "group": about["group"], "p": about["p"],
@@ -99,19 +102,25 @@ def power_of(effect: float, sd: float) -> float:
     return _NORMAL.cdf(z - _EDGE) + _NORMAL.cdf(-z - _EDGE)
 
 
-def raters_needed(effect: float, spread: Spread) -> int | None:
-    """Return the smallest group in which the effect is found with a chance of 80 %."""
-    if effect == 0 or spread.a <= 0 or power_of(effect, spread.at(MOST)) < WANTED:
+def raters_needed(effect: float, spread: Spread, rest: int | None = None) -> int | None:
+    """Return the smallest group in which the effect is found with a chance of 80 %.
+
+    Args:
+        effect: GAI - 1.
+        spread: of random groups.
+        rest: raters outside the group, who stay as they are; none: very many.
+    """
+    if effect == 0 or spread.a <= 0 or power_of(effect, spread.at(MOST, rest)) < WANTED:
         return None
     low, high = 1, MOST
     while low < high:
         middle = (low + high) // 2
-        enough = power_of(effect, spread.at(middle)) >= WANTED
+        enough = power_of(effect, spread.at(middle, rest)) >= WANTED
         low, high = (low, middle) if enough else (middle + 1, high)
     return low
 
 
-def _row(row: dict[str, Any], spread: Spread, each: int) -> dict[str, Any]:
+def _row(row: dict[str, Any], spread: Spread, each: int, total: int) -> dict[str, Any]:
     raters, gai = row["raters"], row["gai"]
     found: dict[str, Any] = {
         "axis": row["axis"], "group": row["group"], "raters": raters, "gai": gai,
@@ -120,9 +129,10 @@ def _row(row: dict[str, Any], spread: Spread, each: int) -> dict[str, Any]:
     }  # fmt: skip
     if gai is None:
         return found
-    sd = spread.at(raters)
+    rest = total - raters
+    sd = spread.at(raters, rest)
     effect = shrunk(gai - 1, sd)
-    needed = raters_needed(effect, spread)
+    needed = raters_needed(effect, spread, rest)
     extra = None if needed is None else max(0, needed - raters)
     return found | {
         "effect": round(effect, 6), "power": round(power_of(effect, sd), 4), "needed": needed,

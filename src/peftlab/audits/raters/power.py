@@ -85,14 +85,19 @@ def power_curve(ratings: Ratings, level: Level = "nominal", seed: int = 0) -> di
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Standard deviation of the GAI of random groups: c size^-a.
+    """Standard deviation of the GAI of random groups, by their size and that of everybody else.
+
+        sd^2 = (c size^-a)^2 + (d rest^-b)^2
 
     Attributes:
-        c, a: fitted on a logarithmic scale.
+        c, a: fitted on a logarithmic scale, on groups up to half of the pool.
+        d, b: fitted on what groups of more than half vary beyond that.
     """
 
     c: float
     a: float
+    d: float = 0.0
+    b: float = 0.0
 
     @classmethod
     def fit(cls, sizes: Sequence[int], draws: Sequence[Floats]) -> Spread | None:
@@ -108,6 +113,27 @@ class Spread:
         slope, level = np.polyfit(at, spread, 1)
         return cls(float(np.exp(level)), float(-slope))
 
-    def at(self, size: float) -> float:
-        """Return the standard deviation at a size."""
-        return float(self.c * size**-self.a)
+    @classmethod
+    def measure(cls, pool: Ratings, level: Level, seed: int) -> Spread | None:
+        """Measure both parts on random groups of a pool; None if it is too small."""
+        total, sizes = len(pool.raters), group_sizes(len(pool.raters))
+        found = cls.fit(sizes, random_groups(pool, sizes, level, seed=seed))
+        if found is None:
+            return None
+        large = [total - size for size in sizes if 2 * size < total]
+        beyond = [
+            (total - size, max(float(np.nanstd(gai)) ** 2 - found.at(size) ** 2, 0.0) ** 0.5)
+            for size, gai in zip(large, random_groups(pool, large, level, seed=seed), strict=True)
+            if np.isfinite(gai).any()
+        ]
+        known = [(np.log(rest), np.log(sd)) for rest, sd in beyond if sd > 0]
+        if len(known) < 2:
+            return found
+        at, spread = np.array(known).T
+        slope, start = np.polyfit(at, spread, 1)
+        return cls(found.c, found.a, float(np.exp(start)), float(-slope))
+
+    def at(self, size: float, rest: float | None = None) -> float:
+        """Return the standard deviation at a size; ``rest`` raters are outside, or very many."""
+        outside = 0.0 if rest is None else self.d * rest**-self.b
+        return float(np.hypot(self.c * size**-self.a, outside))

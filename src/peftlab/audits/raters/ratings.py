@@ -16,7 +16,7 @@ import numpy as np
 from peftlab.core.errors import ConfigError, InputRejected, suggest
 from peftlab.core.types import Bools, Ints
 
-MISSING = frozenset({"", "na", "n/a", "nan"})  # lower case; ours
+MISSING = frozenset({"", "na", "n/a", "nan", "<na>"})  # lower case; ours
 LABELS_MOST = 50  # ours: more are free text or a continuous scale
 Duplicates = Literal["error", "first"]
 
@@ -112,8 +112,10 @@ class Ratings:
         columns = {
             name: _column(table, name) for name in dict.fromkeys((item, rater, label, *attrs))
         }
+        _same_length(columns)
         notes: list[str] = []
-        keep = _usable(columns, (item, rater, label), set(drop_labels), label, notes)
+        dropped = {str(_text(name)) for name in _listed(drop_labels)}
+        keep = _usable(columns, (item, rater, label), dropped, label, notes)
         ids = [_coded(columns[name], keep) for name in (item, rater)]
         keep, pairs = _once(keep, ids, duplicates, notes)
         items, raters = (names for names, _ in ids)
@@ -155,12 +157,29 @@ def _column(table: Any, name: str) -> list[str | None]:
 
 def _text(value: object) -> str | None:
     """Return what identifies a value: 1.0 and 1 are one label, as are numbers and their texts."""
+    if isinstance(value, np.floating):
+        value = float(value)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = str(value).strip()
     return None if text.lower() in MISSING else text
+
+
+def _listed(names: Iterable[str]) -> Iterable[str]:
+    """Return the names; one name alone is a list of one, not of its letters."""
+    return [names] if isinstance(names, str) else names
+
+
+def _same_length(columns: Mapping[str, list[str | None]]) -> None:
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise InputRejected(
+            "the columns are not of one length", code="RATERS-COLUMN",
+            got=", ".join(f"{name}: {n}" for name, n in lengths.items()),
+            fix="give one row for each rating",
+        )  # fmt: skip
 
 
 def _usable(
@@ -191,7 +210,8 @@ def _coded(column: Sequence[str | None], keep: Sequence[int]) -> tuple[tuple[str
 
 
 def _natural(name: str) -> tuple[int, int, str]:
-    return (0, int(name), "") if name.isdecimal() and len(name) < 19 else (1, 0, name)
+    # the name comes last also among numbers: 1 and 01 are two ids, in one order always
+    return (0, int(name), name) if name.isdecimal() and len(name) < 19 else (1, 0, name)
 
 
 def _once(
@@ -221,7 +241,13 @@ def _domain(given: Sequence[str | None], wanted: Sequence[str] | None) -> tuple[
     if wanted is None:
         found = _by_value(seen)
     else:
-        found = tuple(str(_text(name)) for name in wanted)
+        listed = [_text(name) for name in wanted]
+        if None in listed:
+            raise ConfigError(
+                "an empty cell is listed as a label", code="RATERS-LABELS", got=list(wanted),
+                fix="leave it out: empty cells and NA are no answers",
+            )  # fmt: skip
+        found = tuple(str(name) for name in listed)
         if strange := sorted(seen - set(found)):
             raise InputRejected(
                 f"{len(strange)} labels are not among those listed", code="RATERS-LABELS",

@@ -16,10 +16,12 @@ from peftlab.audits.raters.counts import components, count
 from peftlab.audits.raters.measured import Measured, Null, label_values
 from peftlab.audits.raters.options import GraspOptions
 from peftlab.audits.raters.ratings import Ratings
-from peftlab.core.types import Ints
+from peftlab.core.types import Floats, Ints
 
 BINS = 30
+ROUNDING = 1e-9
 SHOWN_NULLS: tuple[Metric, ...] = ("irr", "xrr", "gai")
+SHARES: tuple[Metric, ...] = ("plurality", "voting", "negentropy", "cross_negentropy")
 ACROSS: tuple[Metric, ...] = ("xrr", "voting", "cross_negentropy", "gai", "gap")
 
 
@@ -31,7 +33,7 @@ def _alpha(ratings: Ratings, level: Level) -> float | None:
 def _plain(value: Any) -> float | None:
     """Return a float to 6 digits, or None for NaN."""
     number = float(value)
-    return None if np.isnan(number) else round(number, 6)
+    return None if np.isnan(number) else round(number, 6) + 0.0  # no -0.0 in a report
 
 
 def about_data(ratings: Ratings, options: GraspOptions) -> dict[str, Any]:
@@ -49,13 +51,13 @@ def about_data(ratings: Ratings, options: GraspOptions) -> dict[str, Any]:
     }
 
 
-def about_axis(one: Measured, layers: Ints | None) -> dict[str, Any]:
+def about_axis(one: Measured) -> dict[str, Any]:
     """Return what an axis is made of, and which of its groups are suppressed."""
     axis, sizes = one.axis, one.axis.sizes
     notes = []
     if axis.shown != tuple(range(len(axis.groups))) and len(axis.groups) == 2:
         notes.append("two groups, one suppressed: nothing across groups can be shown")
-    if layers is not None and _stuck(one, layers):
+    if one.layers is not None and _stuck(one, one.layers):
         notes.append("the strata leave nothing to shuffle on this axis: no stratified test")
     suppressed = [name for k, name in enumerate(axis.groups) if k not in axis.shown]
     return {
@@ -72,9 +74,8 @@ def about_axis(one: Measured, layers: Ints | None) -> dict[str, Any]:
 
 def _stuck(one: Measured, layers: Ints) -> bool:
     """Tell whether every stratum holds one group alone."""
-    known = layers[one.axis.codes >= 0]
-    pairs = np.unique(np.stack([known, one.codes], axis=1), axis=0)
-    return len(pairs) == len(np.unique(known))
+    pairs = np.unique(np.stack([layers, one.codes], axis=1), axis=0)
+    return len(pairs) == len(np.unique(layers))
 
 
 def _hidden(one: Measured, group: int, metric: Metric, options: GraspOptions) -> bool:
@@ -113,23 +114,36 @@ def _fill(one: Measured, metric: Metric, rows: list[dict[str, Any]], options: Gr
             q = significance.corrected(p, options.correction)
             for k, raw, fixed in zip(shown, p, q, strict=True):
                 rows[k] |= {f"p_{kind}{metric}": _plain(raw), f"q_{kind}{metric}": _plain(fixed)}
+    for k in set(one.axis.shown) - set(shown):
+        kinds = ("", "within_") if one.within else ("",)
+        rows[k] |= {f"{name}_{kind}{metric}": None for kind in kinds for name in ("p", "q")}
     for k in one.axis.shown:
         value = _plain(one.observed[metric][k]) if k in shown else None
         rows[k][metric] = value
         rows[k][f"side_{metric}"] = _side(one, metric, k) if value is not None else None
         if one.draws:
-            ends = intervals.percentile(one.draws[metric][:, k]) if k in shown else (np.nan, np.nan)
+            ends = _ends(one, metric, k) if k in shown else (np.nan, np.nan)
             rows[k] |= {f"low_{metric}": _plain(ends[0]), f"high_{metric}": _plain(ends[1])}
         if value is None:
             rows[k]["reasons"][metric] = _reason(one, metric, k, hidden=k not in shown)
 
 
+def _ends(one: Measured, metric: Metric, k: int) -> tuple[float, float]:
+    middle = float(one.observed[metric][k]) if metric in SHARES else None
+    return intervals.percentile(one.draws[metric][:, k], middle)
+
+
 def _p(one: Measured, null: Null, metric: Metric, k: int, options: GraspOptions) -> float:
     column = null[metric][:, k]
     known = column[~np.isnan(column)]
-    if len(known) == 0 or float(np.ptp(known)) == 0.0:  # nothing was shuffled
+    if len(known) == 0 or not _moves(known):
         return float("nan")
     return significance.p_value(float(one.observed[metric][k]), column, options.pvalue)
+
+
+def _moves(known: Floats) -> bool:
+    """Tell whether shuffling changes a value by more than rounding."""
+    return float(np.ptp(known)) > ROUNDING * max(1.0, float(np.abs(known).max()))
 
 
 def _side(one: Measured, metric: Metric, k: int) -> str | None:
@@ -172,7 +186,13 @@ def _largest(rows: list[dict[str, Any]], metric: Metric) -> dict[str, Any] | Non
 
 
 def pair_rows(one: Measured, options: GraspOptions) -> list[dict[str, Any]]:
-    """Return xrr between every two groups that are shown."""
+    """Return xrr between every two groups that are shown.
+
+    None where few raters are suppressed: theirs could be worked out from these and from xrr with
+    everybody else.
+    """
+    if one.axis.hides_few(options.min_group):
+        return []
     axis, counts = one.axis, count(one.ratings, one.codes, len(one.axis.groups))
     values, rows = label_values(one.ratings), []
     for place, a in enumerate(axis.shown):
@@ -194,7 +214,7 @@ def null_rows(one: Measured) -> list[dict[str, Any]]:
         for metric in SHOWN_NULLS:
             column = one.plain[metric][:, k]
             known = column[~np.isnan(column)]
-            if len(known) == 0:
+            if len(known) == 0 or not _moves(known):
                 continue
             counts, edges = np.histogram(known, bins=BINS)
             rows.append({

@@ -75,16 +75,6 @@ def corrected(p: Sequence[float], method: Correction = "bh") -> list[float]:
     return [round(float(value), 12) for value in found]
 
 
-def least_permutations(tests: int, alpha: float = 0.05) -> int:
-    """Return the fewest permutations with which any of ``tests`` can stand after correction.
-
-    Examples:
-        >>> least_permutations(20)
-        799
-    """
-    return int(np.ceil(2 * tests / alpha)) - 1
-
-
 def shuffles(strata: Ints, total: int, draws: np.random.Generator) -> Iterator[Ints]:
     """Yield ``total`` permutations of raters that move nobody out of its stratum.
 
