@@ -5,14 +5,20 @@ import math
 import pytest
 
 from peftlab.audits.raters import published
+from peftlab.audits.raters.axes import make_axis
 from peftlab.audits.raters.published import (
     AXIS_OF,
+    D3_AGES,
+    D3_GENDERS,
+    D3_RATERS,
     DSI,
     METRICS,
     TABLE_5,
     compare_with_table5,
     paper_group,
 )
+from peftlab.audits.raters.sets import load_set
+from peftlab.core.errors import InputRejected
 
 
 def test_twenty_rows_of_seven_cells():
@@ -105,3 +111,38 @@ def test_the_table_agrees_with_itself():
     found = compare_with_table5(rows)
     assert len(found) == 140
     assert not any(row["difference"] for row in found)
+
+
+def test_raters_of_d3_add_up():
+    sums = [(sum(genders), sum(ages)) for genders, ages in D3_RATERS.values()]
+    assert all(genders == ages for genders, ages in sums)
+    assert sum(genders for genders, _ in sums) == 4309
+    assert sum(genders[2] for genders, _ in D3_RATERS.values()) == 41  # as the paper says
+
+
+def test_the_loader_counts_48_of_48_cells(tmp_path):
+    """Acceptance check 7: from a raters file with these counts to the cells of both axes."""
+    rows = []
+    for region, (genders, ages) in D3_RATERS.items():
+        gender = [name for name, n in zip(D3_GENDERS, genders, strict=True) for _ in range(n)]
+        age = [name for name, n in zip(D3_AGES, ages, strict=True) for _ in range(n)]
+        rows += [(region, *pair) for pair in zip(gender, age, strict=True)]
+    raters = ["rater_id,Age,Gender,Region,Country,SES"]
+    raters += [f"r{j},{age},{gender},{region},X,5" for j, (region, gender, age) in enumerate(rows)]
+    ratings = ["item_id,rater_id,rating_raw,rating_binary"]
+    ratings += [f"i{j % 7},r{j},{4 * (j % 2)},{j % 2}" for j in range(len(rows))]
+    (tmp_path / "d3-raters.csv").write_text("\n".join(raters))
+    (tmp_path / "d3-ratings.csv").write_text("\n".join(ratings))
+    found = load_set("d3code", tmp_path)
+    cells = 0
+    for name, which, groups in (("Gender", 0, D3_GENDERS), ("Age", 1, D3_AGES)):
+        region, other = found.attributes["Region"], found.attributes[name]
+        for place, area in enumerate(region.values):
+            for k, group in enumerate(groups):
+                both = (region.codes == place) & (other.codes == other.values.index(group))
+                assert both.sum() == D3_RATERS[area][which][k], (area, group)
+                cells += 1
+    assert cells == 48
+    with pytest.raises(InputRejected) as refused:  # one rater alone is Indian and Other
+        make_axis(found, ("Region", "Gender"), min_group=5)
+    assert refused.value.code == "RATERS-SINGLE"

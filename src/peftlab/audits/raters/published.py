@@ -144,3 +144,19 @@ def compare_with_table5(rows: Mapping[str, Mapping[str, float]]) -> list[dict[st
         for metric, cell in cells.items()
         if metric in ours[group]
     ]  # fmt: skip
+
+
+# Raters of D3 by region: Man, Woman, Other; then 18-30, 30-50, 50+. Counted in the released
+# d3-raters.csv (google-research-datasets/D3code, CC BY 4.0), which the specification of this audit
+# found equal to table 3 of the paper in all 48 cells.
+D3_GENDERS, D3_AGES = ("Man", "Woman", "Other"), ("18-30", "30-50", "50+")
+D3_RATERS = {
+    "Arab Culture": ((306, 205, 5), (269, 168, 79)),
+    "Indian Cultural Sphere": ((308, 245, 1), (237, 198, 119)),
+    "Latin America": ((271, 275, 3), (302, 176, 71)),
+    "North America": ((220, 325, 6), (263, 175, 113)),
+    "Oceania": ((203, 307, 7), (161, 221, 135)),
+    "Sinosphere": ((280, 249, 11), (208, 228, 104)),
+    "Sub Saharan Africa": ((309, 219, 2), (320, 157, 53)),
+    "Western Europe": ((252, 294, 6), (259, 172, 121)),
+}
