@@ -22,6 +22,7 @@ from peftlab.core.seeds import derive, stream
 from peftlab.core.types import Floats, Ints
 from peftlab.nn.text import Precision, autocast, device_of, forward_rows, has_fast_bf16
 
+LossOf = Callable[[Ints, torch.Tensor], torch.Tensor]  # of (row numbers, their targets)
 BUCKET = 16  # batches that are sorted by length together; order of batches stays random
 
 
@@ -114,6 +115,23 @@ def eager_attention(model: Any, device: torch.device) -> Iterator[None]:
             part.set_attn_implementation("sdpa")
 
 
+def plain_loss(
+    model: Any, encoded: Sequence[Sequence[int]], pad_id: int, device: torch.device
+) -> LossOf:
+    """Return the loss of plain training: cross-entropy of the logits and soft targets."""
+
+    def loss_of(rows: Ints, goal: torch.Tensor) -> torch.Tensor:
+        logits = forward_rows(model, [encoded[int(i)] for i in rows], pad_id, device)
+        return soft_cross_entropy(logits, goal)
+
+    return loss_of
+
+
+def soft_cross_entropy(logits: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
+    """Return the mean cross-entropy of logits (b, C) and target distributions (b, C)."""
+    return -(goal * log_softmax(logits.float(), dim=-1)).sum(dim=-1).mean()
+
+
 def train(
     model: Any,
     encoded: Sequence[Sequence[int]],
@@ -124,6 +142,7 @@ def train(
     pad_id: int,
     on_step: Callable[[int], None] | None = None,
     draw_targets: Callable[[int, Ints], Floats] | None = None,
+    loss_of: LossOf | None = None,
 ) -> TrainLog:
     """Train the parameters of ``model`` that require gradients.
 
@@ -137,6 +156,8 @@ def train(
         on_step: called with the number of steps done, before the first (0) and after each; the
             model is in eval mode then.
         draw_targets: called with (epoch, row numbers) to redraw targets each epoch.
+        loss_of: called with (row numbers, their targets) for the loss of a step; None: that of
+            ``plain_loss``.
 
     Raises:
         RunFailed: ``TRAIN-NONFINITE`` with the step, when the loss is NaN or infinite.
@@ -152,6 +173,7 @@ def train(
     started = time.process_time()
     lengths = [len(row) for row in encoded]
     soft = torch.from_numpy(np.ascontiguousarray(targets, dtype=np.float32)).to(device)
+    loss_of = loss_of or plain_loss(model, encoded, pad_id, device)
     with (
         torch.random.fork_rng(devices=[] if device.type == "cpu" else None),
         eager_attention(model, device),
@@ -169,8 +191,7 @@ def train(
             for group in optimiser.param_groups:
                 group["lr"] = rate_at(step, steps, plan)
             with autocast(device, precision):
-                logits = forward_rows(model, [encoded[int(i)] for i in rows], pad_id, device)
-            loss = -(goal * log_softmax(logits.float(), dim=-1)).sum(dim=-1).mean()
+                loss = loss_of(rows, goal)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             if plan.clip is not None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from peftlab.core.errors import RunFailed
 from peftlab.core.seeds import stream
-from peftlab.nn.loop import TrainPlan, batches, eager_attention, rate_at, train
+from peftlab.nn.loop import TrainPlan, batches, eager_attention, plain_loss, rate_at, train
 from peftlab.nn.text import encode, pad, pad_id_of
 
 TEXTS = [
@@ -143,6 +143,20 @@ def test_targets_can_be_redrawn_each_epoch(calm):
     assert epochs == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
     model.load_state_dict(state)
     assert train(model, encoded, TARGETS, PLAN, seed=0, pad_id=fill).losses == redrawn.losses
+
+
+def test_a_loss_of_ones_own_is_what_trains(calm):
+    model, tokenizer, encoded = calm
+    fill = pad_id_of(model, tokenizer)
+    state = {name: p.clone() for name, p in model.state_dict().items()}
+    plain = train(model, encoded, TARGETS, PLAN, seed=0, pad_id=fill).losses
+    ours = plain_loss(model, encoded, fill, torch.device("cpu"))
+    model.load_state_dict(state)
+    assert train(model, encoded, TARGETS, PLAN, seed=0, pad_id=fill, loss_of=ours).losses == plain
+    model.load_state_dict(state)
+    doubled = train(model, encoded, TARGETS, PLAN, seed=0, pad_id=fill,
+                    loss_of=lambda rows, goal: 2 * ours(rows, goal)).losses  # fmt: skip
+    assert doubled[0] == 2 * plain[0]
 
 
 @given(
