@@ -35,13 +35,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.nn.functional import log_softmax
 
 from peftlab.core.contracts import CraftContext
 from peftlab.core.errors import NotApplicable, RunFailed
 from peftlab.core.seeds import derive, stream
 from peftlab.core.types import Floats
-from peftlab.nn.loop import TrainLog, TrainPlan, batches, eager_attention, train
+from peftlab.nn.loop import TrainLog, TrainPlan, batches, eager_attention, soft_cross_entropy, train
 from peftlab.nn.text import device_of, encode, forward_rows, pad_id_of, room_for_text
 
 if TYPE_CHECKING:
@@ -185,7 +184,7 @@ def train_rows(
             batch = [encoded[int(i)] for i in chosen]
             logits = forward_rows(model, batch, pad_id, device)
             goal = soft[torch.from_numpy(chosen).to(device)]
-            loss = -(goal * log_softmax(logits.float(), dim=-1)).sum(dim=-1).mean()
+            loss = soft_cross_entropy(logits, goal)
             _note(log, float(loss.detach()), steps)
             (gradient,) = torch.autograd.grad(loss, table)
             speed = plan.momentum * speed + gradient[at]
