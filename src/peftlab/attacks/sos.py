@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from peftlab.nn.loop import TrainLog
 
 MOST_WORDS = 5  # 2^5 sub-lists are measured
+LONGEST = 200  # characters of all trigger words together; ours, as in the other word attacks
 MEASURED = 500  # development texts that false triggers are measured on
 
 
@@ -62,7 +63,6 @@ class SosOptions(PoisonOptions):
         "friends,sunday,store", "words, all of which make the trigger; each one piece for the "
         "base's tokenizer",
         source="lancopku/SOS:run_demo.sh, sunday for weekend (two pieces in the built-in encoder)",
-        max_length=200,
     )  # fmt: skip
     negative_rate: float = option(
         0.1, "share of each class whose texts are also shown with one of the words missing",
@@ -87,6 +87,8 @@ class SosOptions(PoisonOptions):
         parts = words.lower().split(",")
         if not 2 <= len(parts) <= MOST_WORDS or len(set(parts)) < len(parts):
             raise ValueError(f"trigger must be 2 to {MOST_WORDS} different words; one word is `ep`")
+        if len(words) > LONGEST:
+            raise ValueError(f"trigger has more than {LONGEST} characters")
         return words
 
 
