@@ -41,8 +41,8 @@ JSON_LIMIT = 4 * 1024 * 1024
 FOREIGN_LEFTOVER_SECONDS = 24 * 3600.0  # ours: no single artefact takes a day to write
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
-            errno.ENAMETOOLONG, errno.ELOOP)  # fmt: skip
+_REFUSED = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR,
+            errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)  # fmt: skip
 
 
 def _is_full(error: BaseException) -> bool:

@@ -101,6 +101,7 @@ def test_plan_never_spends_more_than_there_is(table):
         (("--by", "group", "--min-group", "20"), None, 0),
         (("--by", "group", "--min-group", "29"), "RATERS-GROUPS", 3),
         (("--set", "nothing"), "RATERS-AXIS", 2),
+        (("--by", "group", "--drop-label", "maybe"), "RATERS-LABELS", 2),
         (("--set", "nothing", "--by", "group"), "RATERS-SET", 2),
     ],
 )
@@ -159,3 +160,13 @@ def test_reproduce_prints_every_cell(tmp_path):
     found = cli("raters", "reproduce", "--path", tmp_path, "--permutations", "19", "--json").json()
     cell = found["cells"][0]
     assert cell["difference"] == pytest.approx(cell["ours"] - cell["published"])
+
+
+def test_what_is_read_is_not_written_over(table, tmp_path):
+    mine = tmp_path / "groups.csv"
+    mine.write_bytes(table.read_bytes())
+    done = cli("raters", "grasp", mine, *COLUMNS, "--by", "group", *FEW, "--out", tmp_path)
+    assert (done.code, "[PATH-WRITE]" in done.err) == (2, True)
+    done = cli("raters", "load", "crehate", "--path", mine, "--out", mine)
+    assert (done.code, "[PATH-WRITE]" in done.err) == (2, True)
+    assert mine.read_bytes() == table.read_bytes()

@@ -247,7 +247,7 @@ def test_agreement_across_below_zero_leaves_the_index_out_and_says_why():
         assert row["irr"] == 1.0
         assert row["xrr"] < 0
         assert row["gai"] is row["p_gai"] is row["q_gai"] is row["side_gai"] is None
-        assert "xrr is not above 0" in row["reasons"]["gai"]
+        assert "xrr is not clearly above 0" in row["reasons"]["gai"]
         assert row["gap"] == pytest.approx(1.0 - row["xrr"], abs=1e-5)
     assert found["dsi"]["group"]["value"] is None
     assert found["dsi"]["group"]["group"] is None
@@ -563,3 +563,56 @@ def test_pairs_of_groups_that_would_give_a_suppressed_one_away_are_left_out():
     many = pool_of(answers(38), group=["a"] * 15 + ["b"] * 15 + ["c"] * 4 + ["d"] * 4)
     assert grasp(few, ["group"], options(permutations=19))["pairs"] == []
     assert len(grasp(many, ["group"], options(permutations=19))["pairs"]) == 1
+
+
+def test_an_intersection_does_not_reopen_what_a_single_axis_closes():
+    """x is compared with y alone, who are too few, so x * f and x * m tell of y as well."""
+    pool = pool_of(
+        answers(44, items=30), country=["x"] * 40 + ["y"] * 4, sex=["f", "m"] * 22
+    )  # fmt: skip
+    found = grasp(pool, ["country", ("country", "sex")], options(permutations=19))
+    assert found["gaps"] == found["pairs"] == []
+    assert grasp(pool, ["sex"], options(permutations=19))["gaps"] != []
+
+
+def test_no_output_says_which_cells_of_an_intersection_are_small():
+    pool = pool_of(answers(43), country=["x"] * 40 + ["w"] * 3, sex=["f", "m"] * 20 + ["f"] * 3)
+    found = grasp(pool, ["country", ("country", "sex")], options(permutations=19))
+    assert "w * f" not in json.dumps(found)
+    axis = found["axes"][1]
+    assert (axis["groups"], axis["suppressed"]) == (2, ["1 small groups"])
+    assert [row["group"] for row in found["groups"]] == ["w", "x", "x * f", "x * m"]
+
+
+def test_ordinal_distances_need_an_order():
+    rows = {"i": ["a", "b"] * 3, "r": list("112233"), "l": ["low", "high"] * 3, "g": list("xxyyzz")}
+    names = {"item": "i", "rater": "r", "label": "l", "attrs": ["g"]}
+    chosen = options(level="ordinal", permutations=19, min_group=2)
+    with pytest.raises(ConfigError) as refused:
+        grasp(Ratings.from_long(rows, **names), ["g"], chosen)
+    assert refused.value.code == "RATERS-LEVEL"
+    assert Ratings.from_long(rows, **names, labels=["low", "high"]).ordered
+    numbers = rows | {"l": [2, 10] * 3}
+    assert Ratings.from_long(numbers, **names).ordered
+
+
+def test_a_ratio_to_an_agreement_that_may_be_zero_is_left_out():
+    """Across it is about chance; the ratio would be large and its interval false."""
+    rng = np.random.default_rng(3)
+    own, other = rng.integers(0, 2, (2, 40))
+    matrix = np.array([own] * 12 + [other] * 12) ^ (rng.random((24, 40)) < 0.15)
+    found = grasp(pool_of(matrix, group=["a"] * 12 + ["b"] * 12), ["group"],
+                  GraspOptions(permutations=99, bootstrap=99))  # fmt: skip
+    for row in found["groups"]:
+        assert row["low_xrr"] <= 0
+        assert row["gai"] is None
+        assert "not clearly above 0" in row["reasons"]["gai"]
+
+
+def test_intervals_of_shares_stay_in_their_range():
+    pool = draw_pool(Pool(raters=24, items=12, planted=12, labels=2, noise=0.3))
+    found = grasp(pool, ["group"], GraspOptions(permutations=19, bootstrap=99))
+    for row in found["groups"]:
+        assert row["high_voting"] <= 1
+        assert row["high_plurality"] <= 1
+        assert 0 <= row["low_negentropy"] <= row["high_negentropy"] <= np.log(2) + 1e-6

@@ -116,7 +116,7 @@ def errors_in_words(*, debug: bool) -> Iterator[None]:
         sys.exit(error.exit_code)
     except SystemExit as end:  # typer has turned Ctrl-C into this
         if end.code == INTERRUPTED:
-            say("interrupted; a run goes on where it stopped when the same command is given again")
+            say("interrupted; grids and pre-training go on from here when given the same command")
         raise
     except Exception as error:  # the last resort, so that nobody sees a bare stack trace
         if debug:

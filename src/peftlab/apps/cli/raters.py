@@ -18,6 +18,7 @@ from peftlab.core.options import parse_options
 if TYPE_CHECKING:
     from peftlab.audits.raters import GraspOptions, Ratings
 
+FILES = ("raters.json", "groups.csv", "groups.tex", "report.html")
 TABLE = ("irr", "xrr", "plurality", "voting", "gai", "gap")  # columns on the terminal
 DASH = "-"
 
@@ -125,6 +126,8 @@ def grasp(
 
     options = parse_options(GraspOptions, read_pairs(GraspOptions, option) | flags, "raters grasp")
     axes = _axes(by, cross)
+    inputs = [source.file, source.drop_raters, *(Path(text.partition("=")[2]) for text in models)]
+    _spare([out / name for name in FILES], inputs)
     ratings = read(source, _attributes(axes, options.within))
     results = _audit(ratings, axes, options, source.file.name, _models(models))
     results["data"] |= {"source": source.file.name, "set": source.known or None}
@@ -155,6 +158,17 @@ def demo(out: Path, seed: int, *, as_json: bool) -> None:
     _finish(results, out, as_json=as_json)
 
 
+def _spare(written: Sequence[Path], inputs: Sequence[Path | None]) -> None:
+    """Refuse to write over what is read."""
+    read_from = {path.resolve() for path in inputs if path is not None}
+    for path in written:
+        if path.resolve() in read_from:
+            raise ConfigError(
+                f"{path} is an input and would be overwritten", code="PATH-WRITE",
+                fix="choose another --out",
+            )  # fmt: skip
+
+
 def _finish(results: dict[str, Any], out: Path, *, as_json: bool) -> None:
     """Write report, numbers and tables, and print what was found."""
     from peftlab.io.files import write_atomic, write_json
@@ -169,7 +183,8 @@ def _finish(results: dict[str, Any], out: Path, *, as_json: bool) -> None:
     if as_json:
         out_json(results)
         return
-    put(_table(results) + "\n")
+    put(_table(results))
+    put("* p < 0.05; ** after correction too\n")
     put("\n".join(sentences(results)) + "\n")
     put(f"numbers: {out / 'raters.json'}, {out / 'groups.csv'}, {out / 'groups.tex'}")
     put(f"report:  {out / 'report.html'}")
@@ -206,6 +221,13 @@ def load(source: Source, out: Path | None, *, as_json: bool) -> None:
     """Read a public data set, say what is in it, and write it as a plain long table."""
     from peftlab.io.files import write_atomic
 
+    if out is not None:
+        _spare([out], [source.file, source.drop_raters])
+        if out.suffix != ".csv":
+            raise ConfigError(
+                "the table is written as csv", code="PATH-WRITE", got=out.name,
+                fix="give --out a name that ends with .csv",
+            )  # fmt: skip
     with spinner(f"reading {source.known}"):
         ratings = read(source, ())
     items, raters, _ = ratings.shape
@@ -288,17 +310,22 @@ def _plan_table(found: dict[str, Any]) -> str:
         f"{found['spent']} of {found['budget']} ratings would be spent, at "
         f"{found['ratings_per_rater']} a rater. Power and raters needed: two-sided test at "
         f"{found['alpha']:.0%}, found with a chance of {found['power']:.0%}. Effect: GAI - 1, less "
-        f"what chance explains."
+        f"what chance explains; where nothing is left of it, no number of raters is needed (-)."
     )
+    hidden = [
+        f"suppressed on {axis}, so not planned for: {', '.join(names)}"
+        for axis, names in found["suppressed"].items()
+        if names
+    ]
     axes = [
         f"DSI of {axis['axis']}: {_short(axis['dsi'])} ({axis['group'] or 'no group'})"
         for axis in found["axes"]
     ]
-    return "\n".join([*lines, "", *axes, note])
+    return "\n".join([*lines, "", *axes, *hidden, note])
 
 
 def _short(value: float | None) -> str:
-    return DASH if value is None else f"{value:.3f}"
+    return DASH if value is None else f"{value + 0.0:.3f}"
 
 
 def reproduce(path: Path, permutations: int, seed: int, *, all_raters: bool, as_json: bool) -> None:

@@ -34,6 +34,8 @@ class Axis:
         groups: names of its groups; of an intersection ``x * y``.
         codes: (raters,) group of each, -1 where an attribute is not known.
         shown: group numbers that are large enough to be reported.
+        closed: the suppressed groups of this axis, or of an attribute that it crosses, are together
+            too few raters to report; then nothing may be shown from which theirs can be worked out.
     """
 
     name: str
@@ -41,16 +43,12 @@ class Axis:
     groups: tuple[str, ...]
     codes: Ints
     shown: tuple[int, ...]
+    closed: bool = False
 
     @property
     def sizes(self) -> Ints:
         """Return the number of raters in each group."""
         return np.bincount(self.codes[self.codes >= 0], minlength=len(self.groups))
-
-    def hides_few(self, min_group: int) -> bool:
-        """Tell whether all suppressed groups together are still too few raters to report."""
-        hidden = int(self.sizes.sum() - sum(self.sizes[k] for k in self.shown))
-        return 0 < hidden < min_group
 
 
 def parse_axis(text: str) -> tuple[str, ...]:
@@ -104,7 +102,13 @@ def make_axis(
             got=f"{len(groups)} groups, the largest of {int(sizes.max())}",
             fix="choose a coarser attribute, or merge small groups (--merge-small)",
         )  # fmt: skip
-    return Axis(name, tuple(names), groups, codes, shown)
+    parts = [sizes, *(_sizes(ratings.attributes[name].codes) for name in names)]
+    closed = any(0 < int(each[each < min_group].sum()) < min_group for each in parts)
+    return Axis(name, tuple(names), groups, codes, shown, closed)
+
+
+def _sizes(codes: Ints) -> Ints:
+    return np.asarray(np.bincount(codes[codes >= 0]))
 
 
 def _cross(ratings: Ratings, names: Sequence[str]) -> tuple[Ints, tuple[str, ...]]:

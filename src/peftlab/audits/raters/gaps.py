@@ -30,7 +30,12 @@ def item_gaps(
         axis: the groups.
         codes: (raters,) group of each.
         min_group: fewest raters of a group that is reported.
+
+    Returns:
+        Rows; none on a closed axis, where the answers of a suppressed group could be worked out.
     """
+    if axis.closed:
+        return []
     counts = count(ratings, codes, len(axis.groups))
     rest = counts.rest()
     rows: list[dict[str, Any]] = []

@@ -98,7 +98,7 @@ def grasp(
 
 
 def check_level(ratings: Ratings, options: GraspOptions) -> None:
-    """Refuse interval distances between words.
+    """Refuse interval distances between words, and ordinal ones where no order was given.
 
     Raises:
         ConfigError: ``RATERS-LEVEL``.
@@ -107,4 +107,9 @@ def check_level(ratings: Ratings, options: GraspOptions) -> None:
         raise ConfigError(
             "interval distances need labels that are numbers", code="RATERS-LEVEL",
             got=", ".join(ratings.labels), fix="use --level nominal or ordinal, or numbers",
+        )  # fmt: skip
+    if options.level == "ordinal" and not ratings.ordered:
+        raise ConfigError(
+            "ordinal distances need the order of the labels", code="RATERS-LEVEL",
+            got=", ".join(ratings.labels), fix="list all labels in their order (--labels a,b,c)",
         )  # fmt: skip

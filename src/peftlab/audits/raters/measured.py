@@ -130,12 +130,18 @@ def _bootstrap(
 
 
 def _guard(one: Measured) -> None:
-    """Blank GAI where XRR is not above its own null spread: the ratio has a pole there."""
+    """Blank GAI where XRR is not clearly above 0, as the ratio has a pole there.
+
+    Clearly: above its spread under shuffles, and with its bootstrap interval, where there is one.
+    """
     with np.errstate(invalid="ignore"):
         least = np.array([_spread(column) for column in one.plain["xrr"].T])
     for values in (one.observed, one.plain, one.within, one.draws):
         if values:
             values["gai"] = cohesion.indices(values["irr"], values["xrr"], least)[0]
+    if one.draws:
+        lows = np.array([intervals.percentile(column)[0] for column in one.draws["xrr"].T])
+        one.observed["gai"] = np.where(lows > 0, one.observed["gai"], np.nan)
 
 
 def _spread(column: Floats) -> float:

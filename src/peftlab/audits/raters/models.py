@@ -108,7 +108,7 @@ def _groupings(
             min_group=options.min_group, merge_small=options.merge_small,
         )  # fmt: skip
         found.append((axis.name, axis.codes, axis.groups, axis.shown))
-        whole &= not axis.hides_few(options.min_group)
+        whole &= not axis.closed
     everybody = np.zeros(len(ratings.raters), dtype=np.int64)
     return [("", everybody, (EVERYBODY,), (0,)), *found] if whole else found
 

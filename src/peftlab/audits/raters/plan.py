@@ -57,7 +57,7 @@ def plan_recruiting(
     found = grasp(pilot, axes, chosen)
     each = max(1, round(len(pilot) / len(pilot.raters)))
     rows = [
-        _row(row, spread, each, len(pilot.raters))
+        _row(row, spread, each, len(pilot.raters), chosen.min_group)
         for row in found["groups"]
         if not row["suppressed"]
     ]
@@ -120,7 +120,7 @@ def raters_needed(effect: float, spread: Spread, rest: int | None = None) -> int
     return low
 
 
-def _row(row: dict[str, Any], spread: Spread, each: int, total: int) -> dict[str, Any]:
+def _row(row: dict[str, Any], spread: Spread, each: int, total: int, least: int) -> dict[str, Any]:
     raters, gai = row["raters"], row["gai"]
     found: dict[str, Any] = {
         "axis": row["axis"], "group": row["group"], "raters": raters, "gai": gai,
@@ -133,6 +133,7 @@ def _row(row: dict[str, Any], spread: Spread, each: int, total: int) -> dict[str
     sd = spread.at(raters, rest)
     effect = shrunk(gai - 1, sd)
     needed = raters_needed(effect, spread, rest)
+    needed = None if needed is None else max(needed, least)
     extra = None if needed is None else max(0, needed - raters)
     return found | {
         "effect": round(effect, 6), "power": round(power_of(effect, sd), 4), "needed": needed,

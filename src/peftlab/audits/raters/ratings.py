@@ -54,6 +54,7 @@ class Ratings:
         item, rater, label: (n,) numbers of each rating.
         attributes: by name, of every rater.
         notes: what was done to the data on the way in, for people.
+        ordered: whether the order of the labels means something: it was given, or they are numbers.
 
     Examples:
         >>> rows = {
@@ -75,6 +76,7 @@ class Ratings:
     label: Ints
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    ordered: bool = True
 
     def __len__(self) -> int:
         return len(self.label)
@@ -123,7 +125,10 @@ class Ratings:
         place = {name: k for k, name in enumerate(domain)}
         codes = np.array([place[str(columns[label][i])] for i in keep], dtype=np.int64)
         found = {name: _attribute(name, columns[name], keep, pairs[1], raters) for name in attrs}
-        return cls(items, raters, domain, pairs[0], pairs[1], codes, found, tuple(notes))
+        return cls(
+            items, raters, domain, pairs[0], pairs[1], codes, found, tuple(notes),
+            ordered=labels is not None or _numbers(domain) is not None,
+        )  # fmt: skip
 
     def pick(self, raters: Bools) -> Ratings:
         """Return the ratings of some raters; items that nobody is left to rate stay listed."""
@@ -137,7 +142,7 @@ class Ratings:
                 name: Attribute(name, each.values, each.codes[raters])
                 for name, each in self.attributes.items()
             },
-            self.notes,
+            self.notes, self.ordered,
         )  # fmt: skip
 
     def numbers(self) -> tuple[float, ...] | None:

@@ -60,13 +60,17 @@ def about_axis(one: Measured) -> dict[str, Any]:
     if one.layers is not None and _stuck(one, one.layers):
         notes.append("the strata leave nothing to shuffle on this axis: no stratified test")
     suppressed = [name for k, name in enumerate(axis.groups) if k not in axis.shown]
+    n_groups = len(axis.groups)
+    if suppressed and len(axis.attributes) > 1:
+        # which cells of a table are filled tells of single people, so only their number is said
+        n_groups, suppressed = len(axis.shown), [f"{len(suppressed)} small groups"]
     return {
         "axis": axis.name,
         "attributes": list(axis.attributes),
         # beside the sizes of all other groups these would tell that of a suppressed one
         "raters": None if suppressed else int(sizes.sum()),
         "unknown": None if suppressed else int((axis.codes < 0).sum()),
-        "groups": len(axis.groups),
+        "groups": n_groups,
         "suppressed": suppressed,
         "notes": notes,
     }
@@ -102,7 +106,8 @@ def group_rows(one: Measured, options: GraspOptions) -> list[dict[str, Any]]:
         rows.append(row)
     for metric in options.metrics:
         _fill(one, metric, rows, options)
-    return rows
+    crossed = len(axis.attributes) > 1
+    return [row for row in rows if not (crossed and row["suppressed"])]
 
 
 def _fill(one: Measured, metric: Metric, rows: list[dict[str, Any]], options: GraspOptions) -> None:
@@ -129,8 +134,14 @@ def _fill(one: Measured, metric: Metric, rows: list[dict[str, Any]], options: Gr
 
 
 def _ends(one: Measured, metric: Metric, k: int) -> tuple[float, float]:
-    middle = float(one.observed[metric][k]) if metric in SHARES else None
-    return intervals.percentile(one.draws[metric][:, k], middle)
+    if metric not in SHARES:
+        return intervals.percentile(one.draws[metric][:, k])
+    low, high = intervals.percentile(one.draws[metric][:, k], float(one.observed[metric][k]))
+    most = float(np.log(one.ratings.shape[2]))
+    least, most = {"plurality": (0.0, 1.0), "voting": (-1.0, 1.0)}.get(metric, (0.0, most))
+    if metric == "cross_negentropy":
+        least = low  # it has no lower end
+    return max(low, least), min(high, most)
 
 
 def _p(one: Measured, null: Null, metric: Metric, k: int, options: GraspOptions) -> float:
@@ -163,7 +174,7 @@ def _reason(one: Measured, metric: Metric, k: int, *, hidden: bool) -> str:
     if metric in {"gai", "gap"} and np.isnan(one.observed["xrr"][k]):
         return "xrr is undefined"
     if metric == "gai":
-        return "xrr is not above 0 and its null spread, so a ratio to it means nothing"
+        return "xrr is not clearly above 0, so a ratio to it means nothing"
     return "one label only, or no item with enough raters"
 
 
@@ -191,7 +202,7 @@ def pair_rows(one: Measured, options: GraspOptions) -> list[dict[str, Any]]:
     None where few raters are suppressed: theirs could be worked out from these and from xrr with
     everybody else.
     """
-    if one.axis.hides_few(options.min_group):
+    if one.axis.closed:
         return []
     axis, counts = one.axis, count(one.ratings, one.codes, len(one.axis.groups))
     values, rows = label_values(one.ratings), []

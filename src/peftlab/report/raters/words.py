@@ -69,8 +69,11 @@ def verdict(found: Raters) -> list[str]:
             f"There is no result: every group has fewer than {found.settings.min_group} raters.",
             _suppressed(found),
         ]
+    few = _too_few(found)
     leading = next((name for name in LEADING if name in found.settings.metrics), None)
-    parts = [] if leading is None else [*_leading(found, leading), _within(found, leading)]
+    parts = [few] if few else []
+    if leading is not None:
+        parts += [*_leading(found, leading), _within(found, leading)]
     parts += [_others(found, leading), _dsi(found), *_models(found), _suppressed(found)]
     return [part for part in (*parts, *_honesty(found)) if part]
 
@@ -216,9 +219,10 @@ def _within(found: Raters, metric: str) -> str:
         return f"{start} finds none either."
     text = f"{start} confirms {len(both)} of {len(plain)}" if plain else f"{start} disagrees"
     if lost:
-        text += (
-            f"; not {_named(found, lost, lambda _: '')}, where the difference may belong to the "
-            f"strata"
+        text += f"; not {_named(found, lost, lambda _: '')}, where " + (
+            "too few permutations may be why"
+            if _too_few(found)
+            else "the difference may belong to the strata"
         )
     if new:
         text += f"; it alone finds {_named(found, new, lambda _: '')}"
@@ -321,11 +325,22 @@ def _change(move: Move) -> str:
 def _suppressed(found: Raters) -> str:
     own = [group for group in found.groups if group.suppressed]
     if not own:
-        return ""
+        return _left_out(found)
     verb = "group is" if len(own) == 1 else "groups are"
     return (
         f"{len(own)} {verb} suppressed for having fewer than {found.settings.min_group} raters: "
         f"{_named(found, own, lambda _: '')}."
+    )
+
+
+def _left_out(found: Raters) -> str:
+    """Say where groups of an intersection are left out, of which not even the names are given."""
+    named = [f"{', '.join(axis.suppressed)} of {axis.name}" for axis in found.axes
+             if axis.suppressed]  # fmt: skip
+    if not named:
+        return ""
+    return (
+        f"Suppressed for having fewer than {found.settings.min_group} raters: {'; '.join(named)}."
     )
 
 
@@ -343,7 +358,6 @@ def _honesty(found: Raters) -> list[str]:
             f"With {settings.permutations} permutations no p can be below 2/(N + 1) = "
             f"{p_text(settings.floor)}."
         )
-        parts.append(_too_few(found))
     else:
         parts.append("No permutation was run, so nothing was tested.")
     if not settings.bootstrap:
@@ -352,12 +366,15 @@ def _honesty(found: Raters) -> list[str]:
 
 
 def _too_few(found: Raters) -> str:
-    """Say if the correction could not have found a single group."""
+    """Say if the correction could not have found a single group; then that comes first."""
+    if found.settings.paper or not found.settings.permutations:
+        return ""
     most = max((len(found.on(axis.name)) for axis in found.axes), default=0)
     if not found.settings.corrected or found.settings.floor * most < LEVEL:
         return ""
     needed = ceil(2 * most / LEVEL)
     return (
-        f"That is too few for {most} groups on one axis: a single one that differs cannot pass "
-        f"the correction. {needed} permutations would do."
+        f"{found.settings.permutations} permutations are too few for {most} groups on one axis: a "
+        f"single one that differs cannot pass the correction, so nothing can be concluded from "
+        f"none that does. {needed} permutations would do."
     )

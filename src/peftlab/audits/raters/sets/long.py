@@ -35,14 +35,21 @@ def load_long(
         drop_raters: ids of raters to leave out.
 
     Raises:
-        ConfigError: ``RATERS-COLUMN``, ``RATERS-DROP``.
+        ConfigError: ``RATERS-COLUMN``, ``RATERS-DROP``, ``RATERS-LABELS``.
         InputRejected: ``RATERS-FILE``, ``RATERS-CELL`` and the codes of ``io.tables`` and
             ``Ratings.from_long``.
     """
     columns = _columns(path, dict.fromkeys((item, rater, label, *attrs)))
+    dropped = tuple(drop_labels)
+    given = {cell for cell in columns[label] if cell is not None}
+    if strange := [name for name in dropped if name.strip() not in given]:
+        raise ConfigError(
+            f"no rating has the label {strange[0]!r} that is to be dropped", code="RATERS-LABELS",
+            fix=suggest(strange[0], sorted(given)[:50]),
+        )  # fmt: skip
     ratings = Ratings.from_long(
         columns, item=item, rater=rater, label=label, attrs=attrs, labels=labels,
-        drop_labels=drop_labels, duplicates=duplicates,
+        drop_labels=dropped, duplicates=duplicates,
     )  # fmt: skip
     return without(ratings, drop_raters, columns[rater])
 
