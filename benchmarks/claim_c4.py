@@ -14,8 +14,8 @@ Baseline  ``low_rank``: form B A, then ``torch.svd_lowrank(BA, q=r)``, layer by 
 Bar       Smallest ratio of the rounds >= 25, 300 and 20; errors as above.
 Cost      A layer: ours r^2 (d_in + d_out) multiply-adds and two r x r factorisations; low_rank 12
           products with B A, or 12 d_in d_out r; dense about 4/3 d^3.
-Ends      Factors with nearly dependent columns go by QR at some three times the time (``by_qr``), and
-          the ratio to ``low_rank`` falls with r / d: at d = 320, r = 32 it is printed as well.
+Ends      Factors with nearly dependent columns go by QR, layer by layer, at three to six times
+          the time (``by_qr``). The ratio to ``low_rank`` falls with r / d: see d = 320, r = 32.
 
 Run: ``python benchmarks/claim_c4.py [--rounds 9] [--out benchmarks/results/c4.json]``.
 """
