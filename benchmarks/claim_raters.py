@@ -153,6 +153,7 @@ def main() -> int:
     try:
         import pandas as pd
     except ImportError:
+        # no failure: the baseline alone needs it, and the benchmarks after this one should run
         print("NOT MEASURED: pandas is not installed (pip install pandas)", file=sys.stderr)
         return 0
     name, ratings = load()
@@ -176,10 +177,11 @@ def main() -> int:
     whole = seconds(
         lambda: grasp(ratings, ["nationality"], GraspOptions(permutations=2000, bootstrap=0))
     )
+    holds = ratios["loop"]["min"] >= BAR and apart <= 1e-9 and whole < SECONDS
     print(json.dumps({
         "schema": "bench/1",
         "claim": "raters",
-        "holds": ratios["loop"]["min"] >= BAR and apart <= 1e-9 and whole < SECONDS,
+        "holds": holds,
         "data": name,
         "size": {"raters": len(ratings.raters), "items": len(ratings.items),
                  "ratings": len(ratings), "groups": n_groups},
@@ -190,7 +192,7 @@ def main() -> int:
                     "python": platform.python_version(), "numpy": np.__version__,
                     "pandas": pd.__version__},
     }, indent=2))  # fmt: skip
-    return 0
+    return 0 if holds else 1
 
 
 if __name__ == "__main__":
