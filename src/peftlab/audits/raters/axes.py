@@ -107,6 +107,16 @@ def make_axis(
     return Axis(name, tuple(names), groups, codes, shown, closed)
 
 
+def make_axes(
+    ratings: Ratings, axes: Sequence[str | Sequence[str]], *, min_group: int, merge_small: bool
+) -> list[Axis]:
+    """Return each axis once, in the order given; otherwise as ``make_axis``."""
+    names = dict.fromkeys((one,) if isinstance(one, str) else tuple(one) for one in axes)
+    return [
+        make_axis(ratings, each, min_group=min_group, merge_small=merge_small) for each in names
+    ]
+
+
 def _sizes(codes: Ints) -> Ints:
     return np.asarray(np.bincount(codes[codes >= 0]))
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from peftlab.audits.raters.axes import make_axis
+from peftlab.audits.raters.axes import make_axes
 from peftlab.audits.raters.gaps import item_gaps
 from peftlab.audits.raters.measured import Progress, Teller, measure_axis
 from peftlab.audits.raters.options import GraspOptions
@@ -64,12 +64,7 @@ def grasp(
     """
     chosen = options or GraspOptions()
     check_level(ratings, chosen)
-    made = [
-        make_axis(
-            ratings, each, min_group=chosen.min_group, merge_small=chosen.merge_small,
-        )
-        for each in dict.fromkeys((one,) if isinstance(one, str) else tuple(one) for one in axes)
-    ]  # fmt: skip
+    made = make_axes(ratings, axes, min_group=chosen.min_group, merge_small=chosen.merge_small)
     if not made:
         raise ConfigError(
             "no axis was given", code="RATERS-AXIS", allowed=", ".join(ratings.attributes),

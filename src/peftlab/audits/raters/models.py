@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from peftlab.audits.raters import intervals
-from peftlab.audits.raters.axes import make_axis
+from peftlab.audits.raters.axes import make_axes
 from peftlab.audits.raters.cohesion import Level, xrr
 from peftlab.audits.raters.counts import count_weighted
 from peftlab.audits.raters.grasp import check_level
 from peftlab.audits.raters.options import GraspOptions
 from peftlab.audits.raters.ratings import Ratings
+from peftlab.audits.raters.results import plain
 from peftlab.core.errors import ConfigError, InputRejected
 from peftlab.core.seeds import stream
 from peftlab.core.types import Floats, Ints
@@ -68,7 +69,7 @@ def compare_models(
             ]
             if len(models) > 1:
                 moves.append({
-                    **about, "before": _plain(draws[0, 0, k]), "after": _plain(draws[0, -1, k]),
+                    **about, "before": plain(draws[0, 0, k]), "after": plain(draws[0, -1, k]),
                     **_interval("change", draws[:, -1, k] - draws[:, 0, k]),
                 })  # fmt: skip
     return {"names": list(models), "rows": rows, "moves": moves}
@@ -102,11 +103,9 @@ def _groupings(
 ) -> list[Grouping]:
     found: list[Grouping] = []
     whole = True
-    for each in axes:
-        axis = make_axis(
-            ratings, (each,) if isinstance(each, str) else tuple(each),
-            min_group=options.min_group, merge_small=options.merge_small,
-        )  # fmt: skip
+    for axis in make_axes(
+        ratings, axes, min_group=options.min_group, merge_small=options.merge_small
+    ):
         found.append((axis.name, axis.codes, axis.groups, axis.shown))
         whole &= not axis.closed
     everybody = np.zeros(len(ratings.raters), dtype=np.int64)
@@ -138,12 +137,8 @@ def _agreement(
 
 
 def _interval(name: str, draws: Floats) -> dict[str, float | None]:
-    found = {name: _plain(draws[0])}
+    found = {name: plain(draws[0])}
     if len(draws) > 1:
         low, high = intervals.percentile(draws[1:])
-        found |= {"low": _plain(low), "high": _plain(high)}
+        found |= {"low": plain(low), "high": plain(high)}
     return found
-
-
-def _plain(value: float) -> float | None:
-    return None if np.isnan(value) else round(float(value), 6)

@@ -27,10 +27,10 @@ ACROSS: tuple[Metric, ...] = ("xrr", "voting", "cross_negentropy", "gai", "gap")
 
 def _alpha(ratings: Ratings, level: Level) -> float | None:
     everybody = np.zeros(len(ratings.raters), dtype=np.int64)
-    return _plain(cohesion.irr(count(ratings, everybody, 1), level, label_values(ratings))[0])
+    return plain(cohesion.irr(count(ratings, everybody, 1), level, label_values(ratings))[0])
 
 
-def _plain(value: Any) -> float | None:
+def plain(value: Any) -> float | None:
     """Return a float to 6 digits, or None for NaN."""
     number = float(value)
     return None if np.isnan(number) else round(number, 6) + 0.0  # no -0.0 in a report
@@ -102,7 +102,7 @@ def group_rows(one: Measured, options: GraspOptions) -> list[dict[str, Any]]:
             "suppressed": not shown,
         }
         if shown:
-            row |= {"tie_share": _plain(one.ties[k]), "reasons": {}}
+            row |= {"tie_share": plain(one.ties[k]), "reasons": {}}
         rows.append(row)
     for metric in options.metrics:
         _fill(one, metric, rows, options)
@@ -118,17 +118,17 @@ def _fill(one: Measured, metric: Metric, rows: list[dict[str, Any]], options: Gr
             p = [_p(one, null, metric, k, options) for k in shown]
             q = significance.corrected(p, options.correction)
             for k, raw, fixed in zip(shown, p, q, strict=True):
-                rows[k] |= {f"p_{kind}{metric}": _plain(raw), f"q_{kind}{metric}": _plain(fixed)}
+                rows[k] |= {f"p_{kind}{metric}": plain(raw), f"q_{kind}{metric}": plain(fixed)}
     for k in set(one.axis.shown) - set(shown):
         kinds = ("", "within_") if one.within else ("",)
         rows[k] |= {f"{name}_{kind}{metric}": None for kind in kinds for name in ("p", "q")}
     for k in one.axis.shown:
-        value = _plain(one.observed[metric][k]) if k in shown else None
+        value = plain(one.observed[metric][k]) if k in shown else None
         rows[k][metric] = value
         rows[k][f"side_{metric}"] = _side(one, metric, k) if value is not None else None
         if one.draws:
             ends = _ends(one, metric, k) if k in shown else (np.nan, np.nan)
-            rows[k] |= {f"low_{metric}": _plain(ends[0]), f"high_{metric}": _plain(ends[1])}
+            rows[k] |= {f"low_{metric}": plain(ends[0]), f"high_{metric}": plain(ends[1])}
         if value is None:
             rows[k]["reasons"][metric] = _reason(one, metric, k, hidden=k not in shown)
 
@@ -213,7 +213,7 @@ def pair_rows(one: Measured, options: GraspOptions) -> list[dict[str, Any]]:
             )
             rows.append({
                 "axis": axis.name, "a": axis.groups[a], "b": axis.groups[b],
-                "xrr": _plain(value[0]),
+                "xrr": plain(value[0]),
             })  # fmt: skip
     return rows
 
@@ -231,6 +231,6 @@ def null_rows(one: Measured) -> list[dict[str, Any]]:
             rows.append({
                 "axis": one.axis.name, "group": one.axis.groups[k], "metric": metric,
                 "edges": [round(float(edge), 6) for edge in edges], "counts": counts.tolist(),
-                "median": _plain(np.median(known)),
+                "median": plain(np.median(known)),
             })  # fmt: skip
     return rows
