@@ -23,7 +23,10 @@ DOCS = ROOT / "docs"
 SOURCES = ROOT / "src" / "peftlab"
 MADE = "<!-- made by docs/generate.py; edit the code instead -->\n"
 SHOWN = re.compile(r"(<!-- file: (\S+) -->\n```python\n).*?(```\n)", re.DOTALL)
-KINDS = {"dataset": "Data sets", "attack": "Attacks", "tuner": "Tuners", "defence": "Defences"}
+KINDS = {
+    "dataset": "Data sets", "attack": "Attacks", "tuner": "Tuners", "defence": "Defences",
+    "audit": "Audits",
+}  # fmt: skip
 
 
 def _cell(text: object) -> str:

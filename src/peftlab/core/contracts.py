@@ -6,16 +6,20 @@ These are Protocols: a method inherits nothing, it only has the right shape. See
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from peftlab.core.findings import Chart, Finding, Table
 from peftlab.core.options import Options, option
 from peftlab.core.types import LabelledTexts, PoisonedData, Scores, TaskData
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from peftlab.io.adapter_layout import AdapterLayout
+    from peftlab.io.artefact import Artefact
 
 
 class PoisonOptions(Options):
@@ -207,3 +211,50 @@ class Dataset(Protocol):
 
     def load(self, reference: str) -> TaskData:
         """Return the task; ``reference`` is what the user typed (a name, a folder, ``hf:NAME``)."""
+
+
+@dataclass(frozen=True)
+class AuditContext:
+    """What an audit may see: an artefact that passed the gate, and what the operator trusts.
+
+    Attributes:
+        artefact: open, headers checked.
+        layout: its low-rank pairs and other tensors; ``format`` is ``model`` for a checkpoint.
+        against: the base that the operator trusts, opened through the same gate, or None.
+        bank: folder of reference adapters for the audits that learn from examples, or None.
+        seed: of everything random.
+        progress: called with a line of text now and then.
+    """
+
+    artefact: Artefact
+    layout: AdapterLayout
+    against: Artefact | None
+    bank: Path | None
+    seed: int
+    progress: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """What an audit found and measured; see ``core.findings.Check`` for the fields."""
+
+    findings: tuple[Finding, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    tables: tuple[Table, ...] = ()
+    charts: tuple[Chart, ...] = ()
+    not_checked: tuple[str, ...] = ()
+
+
+class Audit(Protocol):
+    """Looks at one artefact and says what is in it. Constructed as ``cls(options)``.
+
+    It never writes, never loads code or files that the artefact names, and never needs the network.
+    """
+
+    options: Options
+
+    def why_not(self, context: AuditContext) -> str:
+        """Return why this audit does not apply to the artefact, or an empty string."""
+
+    def run(self, context: AuditContext) -> AuditResult:
+        """Return findings and measurements; the same for the same bytes, base, bank and seed."""

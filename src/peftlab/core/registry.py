@@ -23,6 +23,7 @@ FOLDERS = {
     "tuner": "peftlab.tuners",
     "defence": "peftlab.defences",
     "dataset": "peftlab.data",
+    "audit": "peftlab.audits",
 }
 ENTRY_POINT_GROUP = "peftlab"
 
@@ -34,7 +35,7 @@ class Entry:
     """One registered method.
 
     Attributes:
-        kind: attack, tuner, defence or dataset.
+        kind: attack, tuner, defence, dataset or audit.
         name: what users type.
         cls: class, constructed as ``cls(options)``.
         options: its options class.
@@ -96,6 +97,11 @@ def tuner(name: str, *, options: type[Options], source: str, cost: str) -> Calla
 def defence(name: str, *, options: type[Options], source: str, cost: str) -> Callable[[Cls], Cls]:
     """Register a defence; see ``core.contracts.Defence``."""
     return _register("defence", name, options, source, cost, "")
+
+
+def audit(name: str, *, options: type[Options], source: str, cost: str) -> Callable[[Cls], Cls]:
+    """Register an audit; see ``core.contracts.Audit``."""
+    return _register("audit", name, options, source, cost, "")
 
 
 def dataset(
