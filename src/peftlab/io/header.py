@@ -24,9 +24,9 @@ SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, 
 NAME = re.compile(r"[A-Za-z0-9_.\-]{1,512}")
 
 
-def _reject(path: Path, why: str) -> InputRejected:
+def _reject(name: str, why: str) -> InputRejected:
     return InputRejected(
-        f"{path.name} is not a sound safetensors file",
+        f"{name} is not a sound safetensors file",
         code="TENSORS-HEADER",
         got=why,
         fix="get the file again from its publisher and compare the checksum",
@@ -41,47 +41,75 @@ def read_header(path: Path) -> dict[str, Any]:
             that does not fit, duplicate keys, odd names, unknown types, holes or overlaps.
     """
     if not path.is_file():  # a pipe would block for ever
-        raise _reject(path, "not a file")
-    size = path.stat().st_size
+        raise _reject(path.name, "not a file")
     with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
         start = file.read(8)
-        if len(start) < 8:
-            raise _reject(path, f"{size} bytes, too short for a header")
-        length = struct.unpack("<Q", start)[0]
-        if not 2 <= length <= min(HEADER_LIMIT, size - 8):
-            raise _reject(path, f"header length {length} in a file of {size} bytes")
-        try:
-            header = parse_json(file.read(length), path.name)
-        except InputRejected as error:
-            raise _reject(path, f"its header is not valid JSON: {error.got}") from None
+        length = header_length(start, size, path.name)
+        return parse_header(start + file.read(length), path.name, size=size)
+
+
+def header_length(start: bytes | memoryview, size: int, name: str) -> int:
+    """Return how many bytes of JSON follow the first 8 of a file of ``size`` bytes.
+
+    Raises:
+        InputRejected: ``TENSORS-HEADER``.
+    """
+    if len(start) < 8:
+        raise _reject(name, f"{size} bytes, too short for a header")
+    length: int = struct.unpack("<Q", start[:8])[0]
+    if not 2 <= length <= min(HEADER_LIMIT, size - 8):
+        raise _reject(name, f"header length {length} in a file of {size} bytes")
+    return length
+
+
+def parse_header(
+    content: bytes | memoryview, name: str, *, size: int | None = None
+) -> dict[str, Any]:
+    """Return the checked header of a file that is in memory, or of its first bytes.
+
+    Args:
+        content: the file, or at least its header.
+        name: of the file, for the message.
+        size: of the file, if ``content`` is only a part of it.
+
+    Raises:
+        InputRejected: as ``read_header``.
+    """
+    size = len(content) if size is None else size
+    length = header_length(content, size, name)
+    try:
+        header = parse_json(bytes(content[8 : 8 + length]), name)
+    except InputRejected as error:
+        raise _reject(name, f"its header is not valid JSON: {error.got}") from None
     if not isinstance(header, dict):
-        raise _reject(path, "the header is not a JSON object")
+        raise _reject(name, "the header is not a JSON object")
     notes = header.get("__metadata__", {})
     if not isinstance(notes, dict) or not all(isinstance(text, str) for text in notes.values()):
-        raise _reject(path, "__metadata__ is not an object of strings")
-    spans = [_span(path, name, entry) for name, entry in header.items() if name != "__metadata__"]
+        raise _reject(name, "__metadata__ is not an object of strings")
+    spans = [_span(name, key, entry) for key, entry in header.items() if key != "__metadata__"]
     end = 0
     for first, last in sorted(spans):
         if first != end:
-            raise _reject(path, f"hole or overlap at byte {end}")
+            raise _reject(name, f"hole or overlap at byte {end}")
         end = last
     if end != size - 8 - length:
-        raise _reject(path, f"tensors end at byte {end}, data has {size - 8 - length}")
+        raise _reject(name, f"tensors end at byte {end}, data has {size - 8 - length}")
     return header
 
 
-def _span(path: Path, name: str, entry: Any) -> tuple[int, int]:
+def _span(file: str, name: str, entry: Any) -> tuple[int, int]:
     if not NAME.fullmatch(name):
-        raise _reject(path, f"tensor name {name[:80]!r}")
+        raise _reject(file, f"tensor name {name[:80]!r}")
     try:
         shape, (first, last), kind = entry["shape"], entry["data_offsets"], entry["dtype"]
     except (TypeError, KeyError, ValueError):
-        raise _reject(path, f"entry of {name!r} is incomplete") from None
+        raise _reject(file, f"entry of {name!r} is incomplete") from None
     sound = isinstance(shape, list) and len(shape) <= 8 and isinstance(kind, str)
     if not sound or kind not in SIZES or not all(map(_is_size, [*shape, first, last])):
-        raise _reject(path, f"entry of {name!r}: type {kind!r}, shape {shape!r}")
+        raise _reject(file, f"entry of {name!r}: type {kind!r}, shape {shape!r}")
     if last - first != math.prod(shape) * SIZES[kind]:
-        raise _reject(path, f"{name!r} has {last - first} bytes, its shape needs another number")
+        raise _reject(file, f"{name!r} has {last - first} bytes, its shape needs another number")
     return first, last
 
 

@@ -1,0 +1,45 @@
+"""The gate: what must hold of a model or adapter from outside before a library sees a byte of it.
+
+reference -> ``open_artefact`` -> Artefact -> ``inspect`` -> checks; ``check_model`` and
+``check_adapter`` are the short form for folders that are loaded to be tuned or served.
+"""
+
+from peftlab.io.gate.folders import (
+    ADAPTER_HOOKS,
+    ADAPTER_TYPES,
+    ADAPTER_WEIGHTS,
+    CODE_HOOKS,
+    INDEX,
+    INDEX_LIMIT,
+    KERNELS,
+    MEGATRON,
+    MODEL_WEIGHTS,
+    PATTERNS,
+    PICKLES,
+    PLAIN,
+    check_adapter,
+    check_model,
+)
+from peftlab.io.gate.inspection import inspect
+from peftlab.io.gate.limits import Limits
+from peftlab.io.gate.source import open_artefact
+
+__all__ = [
+    "ADAPTER_HOOKS",
+    "ADAPTER_TYPES",
+    "ADAPTER_WEIGHTS",
+    "CODE_HOOKS",
+    "INDEX",
+    "INDEX_LIMIT",
+    "KERNELS",
+    "MEGATRON",
+    "MODEL_WEIGHTS",
+    "PATTERNS",
+    "PICKLES",
+    "PLAIN",
+    "Limits",
+    "check_adapter",
+    "check_model",
+    "inspect",
+    "open_artefact",
+]

@@ -1,0 +1,14 @@
+"""Step gate-json; to be written."""
+
+from __future__ import annotations
+
+from peftlab.core.findings import Check
+from peftlab.io.artefact import Artefact
+from peftlab.io.gate.limits import Limits
+from peftlab.io.gate.step import concluded
+
+
+def check_json(artefact: Artefact, limits: Limits) -> Check:
+    """Check nothing yet."""
+    del artefact, limits
+    return concluded("gate-json")
