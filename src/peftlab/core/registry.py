@@ -112,12 +112,16 @@ def dataset(
 
 
 @cache
-def _discover() -> None:
-    """Import every module of every kind's folder and every plugin, once per process."""
-    for package in FOLDERS.values():
-        folder = importlib.import_module(package)
-        for module in pkgutil.iter_modules(folder.__path__):
-            importlib.import_module(f"{package}.{module.name}")
+def _load_folder(kind: str) -> None:
+    """Import every module of a kind's folder, once per process."""
+    folder = importlib.import_module(FOLDERS[kind])
+    for module in pkgutil.iter_modules(folder.__path__):
+        importlib.import_module(f"{FOLDERS[kind]}.{module.name}")
+
+
+@cache
+def _load_plugins() -> None:
+    """Import every plugin, once per process."""
     for point in entry_points(group=ENTRY_POINT_GROUP):
         try:
             point.load()
@@ -125,9 +129,21 @@ def _discover() -> None:
             _failures.append(f"{point.name} ({point.value}): {error}")
 
 
+def _discover(kind: str | None = None) -> None:
+    """Import what may register methods; of one kind if no plugin can bring others.
+
+    Audits alone cost no import of torch. A plugin comes after all of ours, so that it is the one
+    that is refused when two methods have one name.
+    """
+    every = bool(entry_points(group=ENTRY_POINT_GROUP))
+    for each in (kind,) if kind and not every else FOLDERS:
+        _load_folder(each)
+    _load_plugins()
+
+
 def entries(kind: str | None = None) -> list[Entry]:
     """Return all registered methods (of one kind), sorted by kind and name."""
-    _discover()
+    _discover(kind)
     return sorted(
         (entry for entry in _entries.values() if kind in (None, entry.kind)),
         key=lambda entry: (entry.kind, entry.name),
