@@ -30,6 +30,7 @@ __all__ = [
     "new_folder",
     "parse_json",
     "read_json",
+    "read_limited",
     "sha256_file",
     "write_atomic",
     "write_json",
@@ -196,7 +197,12 @@ def write_json(path: Path, obj: object) -> None:
     write_atomic(path, dump_json(obj, indent=2) + "\n")
 
 
-def _read_limited(path: Path, limit_bytes: int) -> bytes:
+def read_limited(path: Path, limit_bytes: int) -> bytes:
+    """Return the bytes of a regular file that may not be larger than ``limit_bytes``.
+
+    Raises:
+        InputRejected: ``FILE-READ``, ``FILE-KIND`` or ``FILE-SIZE``.
+    """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise InputRejected(
@@ -229,7 +235,7 @@ def read_json(path: Path, limit_bytes: int = JSON_LIMIT) -> Any:
         InputRejected: ``FILE-READ``, ``FILE-KIND``, ``FILE-SIZE`` or ``JSON-BAD``.
     """
     path = Path(path)
-    return parse_json(_read_limited(path, limit_bytes), str(path))
+    return parse_json(read_limited(path, limit_bytes), str(path))
 
 
 def sha256_file(path: Path) -> str:
