@@ -1,4 +1,4 @@
-"""Grids on the command line: demo, bench run, table, compare."""
+"""Grids on the command line: demo, bench run, table, compare, bank."""
 
 from __future__ import annotations
 
@@ -136,3 +136,34 @@ def compare(first: Path, second: Path, metric: str, *, as_json: bool) -> None:
         name += ", control" if row["control"] else ""
         spread = "" if row["low"] is None else f"  [{row['low']:+.4f}, {row['high']:+.4f}]"
         put(f"{name:44} {row['difference']:+.4f}{spread}  n = {row['n']}")
+
+
+def bank(
+    out: Path, base: str, data: str, attacks: Sequence[str], option: Sequence[str],
+    tuner_option: Sequence[str], seed: int, *, as_json: bool,
+) -> None:  # fmt: skip
+    """Make a bank of clean and backdoored adapters."""
+    from peftlab.apps.cli.steps import option_values, read_pairs
+    from peftlab.audits.backdoor.classifier import auroc, cross_scores
+    from peftlab.core.options import parse_options
+    from peftlab.engine.adapter_bank import BankOptions, make_bank
+    from peftlab.engine.steps import load_data
+
+    options = parse_options(
+        BankOptions, read_pairs(BankOptions, option) | {"seed": seed}, "bench bank"
+    )
+    with bar("adapters") as tell:
+        made = make_bank(
+            base, load_data(data), attacks, "lora", option_values("tuner", "lora", tuner_option),
+            options, out, progress=tell,
+        )  # fmt: skip
+    scores = cross_scores(made.rows.reshape(len(made), -1), made.backdoored, seed)
+    facts = {
+        "bank": str(out), "clean": int((~made.backdoored).sum()),
+        "backdoored": int(made.backdoored.sum()), "auroc": auroc(scores, made.backdoored),
+    }  # fmt: skip
+    if as_json:
+        out_json(facts)
+        return
+    put(f"{facts['clean']} clean and {facts['backdoored']} backdoored adapters: {out}")
+    put(f"AUROC, each judged by the others in 5 folds: {facts['auroc']:.3f}")

@@ -282,6 +282,29 @@ def bench_window(
     window.window(recipe, out, settings, workers, dry_run=dry_run, as_json=json)
 
 
+@bench_app.command("bank")
+def bench_bank(
+    out: Out,
+    base: Base = "builtin:encoder",
+    data: Data = "reviews",
+    attack: Annotated[
+        list[str], typer.Option("--attack", help="Attack, see `peftlab list`; repeat for more.")
+    ] = ["badnets", "insent"],  # noqa: B006
+    option: Annotated[
+        list[str], typer.Option("--option", "-o", help="KEY=VALUE: adapters, samples, rate.")
+    ] = [],  # noqa: B006
+    tuner_option: Annotated[
+        list[str], typer.Option("--tuner-option", help="KEY=VALUE of LoRA; repeat for more.")
+    ] = [],  # noqa: B006
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Make a bank of clean and backdoored LoRA adapters for `audit --bank`; keeps no weights."""
+    from peftlab.apps.cli import bench
+
+    bench.bank(out, base, data, attack, option, tuner_option, seed, as_json=json)
+
+
 RatingsFile = Annotated[Path, typer.Argument(help="Table with one row a rating, or see --set.")]
 Item = Annotated[str, typer.Option("--item", help="Column with the ids of items.")]
 Rater = Annotated[str, typer.Option("--rater", help="Column with the ids of raters.")]

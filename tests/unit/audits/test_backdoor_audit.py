@@ -1,0 +1,157 @@
+import json
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from peftlab.audits.backdoor.audit import judge
+from peftlab.audits.backdoor.bank import ABOUT, ROWS, AdapterBank
+from peftlab.audits.backdoor.classifier import (
+    auroc,
+    cross_scores,
+    fit,
+    folds,
+    p_value,
+    strangeness,
+)
+from peftlab.core.errors import InputRejected
+from peftlab.core.seeds import stream
+
+
+def made_up(n=40, pairs=6, shift=1.0, seed=0):
+    """Return a bank of 2 n adapters; backdoored ones differ in two of five numbers."""
+    rng = stream(seed, "made up bank")
+    rows = rng.normal(size=(2 * n, pairs, 5))
+    backdoored = np.arange(2 * n) % 2 == 1
+    rows[backdoored, :, :2] += shift
+    about = {"adapters": [{"attack": "badnets" if bad else ""} for bad in backdoored]}
+    return AdapterBank(rows, backdoored, tuple(f"layer.{i} (8 x 8)" for i in range(pairs)), about)
+
+
+def flat(bank):
+    return bank.rows.reshape(len(bank), -1)
+
+
+def test_the_fit_is_that_of_scikit_learn():
+    bank = made_up(n=15)
+    rows = flat(bank)[: 2 * 15 - 7]  # classes of unequal size
+    labels = bank.backdoored[: len(rows)]
+    ours = fit(rows, labels, l2=0.5)
+    centred = (rows - rows.mean(axis=0)) / rows.std(axis=0)
+    # its loss is C * sum of weighted losses + |w|^2 / 2, with class weights n / (2 n_class)
+    other = LogisticRegression(
+        C=1 / (0.5 * len(rows)), class_weight="balanced", tol=1e-12, max_iter=10_000
+    ).fit(centred, labels)
+    assert np.allclose(ours.scores(rows), other.decision_function(centred), atol=1e-6)
+
+
+def test_a_constant_feature_says_nothing():
+    bank = made_up(n=10)
+    rows = np.hstack([flat(bank), np.full((len(bank), 1), 7.0)])
+    made = fit(rows, bank.backdoored)
+    assert made.weights[-1] == 0
+    moved = rows.copy()
+    moved[:, -1] = 1e6
+    assert np.allclose(made.scores(rows), made.scores(moved))
+
+
+def test_auroc_is_that_of_scikit_learn():
+    scores = stream(1, "scores").integers(0, 5, size=50).astype(float)
+    labels = stream(2, "labels").random(50) < 0.4
+    assert auroc(scores, labels) == pytest.approx(roc_auc_score(labels, scores))
+
+
+def test_folds_are_even_of_each_kind():
+    labels = np.arange(33) % 3 == 0
+    fold = folds(labels, seed=3)
+    for kind in (True, False):
+        counts = np.bincount(fold[labels == kind], minlength=5)
+        assert counts.max() - counts.min() <= 1
+
+
+def test_told_apart_where_there_is_a_difference_and_not_where_labels_are_shuffled():
+    bank = made_up(n=40)
+    assert auroc(cross_scores(flat(bank), bank.backdoored, 0), bank.backdoored) >= 0.9
+    control = []
+    for k in range(5):
+        labels = stream(k, "shuffle").permutation(bank.backdoored)
+        control.append(auroc(cross_scores(flat(bank), labels, 0), labels))
+    assert np.mean(control) == pytest.approx(0.5, abs=0.15)
+
+
+def test_a_clean_adapter_is_called_backdoored_at_most_as_often_as_alpha_says():
+    bank = made_up(n=40)
+    fresh = made_up(n=200, seed=1)
+    p = np.array([
+        judge(bank, fresh.rows[i], strange=1.0, seed=0).p for i in range(0, len(fresh), 8)
+    ])  # fmt: skip
+    assert (p <= 0.1).mean() <= 0.25  # 50 draws: 0.1 and its luck
+    bad = [judge(bank, fresh.rows[i], strange=1.0, seed=0).p for i in range(1, len(fresh), 16)]
+    assert np.median(bad) <= 0.05
+
+
+def test_p_counts_the_new_adapter():
+    assert p_value(9.0, np.array([1.0, 2.0, 3.0])) == 0.25
+    assert p_value(2.0, np.array([1.0, 2.0, 3.0])) == 0.75
+
+
+def test_an_adapter_unlike_the_bank_gets_no_verdict():
+    bank = made_up(n=20)
+    assert judge(bank, bank.rows[0] + 0.01, strange=0.95, seed=0).known
+    assert not judge(bank, bank.rows[0] + 10, strange=0.95, seed=0).known
+
+
+def test_distances_are_those_of_the_slow_definition():
+    rows = stream(4, "rows").normal(size=(6, 3)) * [1, 10, 100]
+    ours, among = strangeness(rows, rows[:2] + 1)
+    std = rows.std(axis=0)
+    slow = [
+        min(np.sqrt((((point - row) / std) ** 2).mean()) for row in rows) for point in rows[:2] + 1
+    ]
+    assert np.allclose(ours, slow)
+    assert among.min() > 0
+
+
+def test_a_bank_comes_back_as_it_was_saved(tmp_path):
+    bank = made_up(n=12)
+    bank.save(tmp_path / "bank")
+    back = AdapterBank.load(tmp_path / "bank")
+    assert np.array_equal(back.rows, bank.rows)
+    assert np.array_equal(back.backdoored, bank.backdoored)
+    assert (back.layers, back.about) == (bank.layers, bank.about)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"kind": "size"}, "BANK-KIND"),
+        ({"layers": ["one"]}, "BANK-BROKEN"),
+        ({"backdoored": [1, 0]}, "BANK-BROKEN"),
+        ({"about": None}, "BANK-BROKEN"),
+    ],
+)
+def test_a_damaged_bank_is_refused(tmp_path, change, code):
+    made_up(n=10).save(tmp_path / "bank")
+    about = json.loads((tmp_path / "bank" / ABOUT).read_text())
+    (tmp_path / "bank" / ABOUT).write_text(json.dumps({**about, **change}))
+    with pytest.raises(InputRejected) as caught:
+        AdapterBank.load(tmp_path / "bank")
+    assert caught.value.code == code
+
+
+def test_statistics_that_are_not_finite_are_refused(tmp_path):
+    bank = made_up(n=10)
+    bank.rows[3, 2, 1] = np.nan
+    bank.save(tmp_path / "bank")
+    with pytest.raises(InputRejected, match="BANK-BROKEN"):
+        AdapterBank.load(tmp_path / "bank")
+
+
+def test_a_file_with_other_tensors_is_refused(tmp_path):
+    from safetensors.numpy import save_file
+
+    made_up(n=10).save(tmp_path / "bank")
+    save_file({"rows": np.zeros((2, 2), dtype=np.float32)}, tmp_path / "bank" / ROWS)
+    with pytest.raises(InputRejected, match="BANK-BROKEN"):
+        AdapterBank.load(tmp_path / "bank")
