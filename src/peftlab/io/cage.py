@@ -127,7 +127,7 @@ def run_caged(
 def _run(
     plan: dict[str, Any],
     arguments: Sequence[str],
-    files: list[IO[bytes]],
+    files: Sequence[IO[bytes]],
     place: Path,
     pass_fds: tuple[int, ...],
     wall_seconds: float,
@@ -135,7 +135,7 @@ def _run(
     """Start the child, wait, and return what its warden reports."""
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     reading, writing = os.pipe()
-    command = [sys.executable, "-I", "-B", CHILD, json.dumps({**plan, "report": writing})]
+    command = [sys.executable, "-I", "-B", str(CHILD), json.dumps({**plan, "report": writing})]
     try:
         process = subprocess.Popen(  # noqa: S603  our own interpreter and our own script
             [*command, *arguments], stdin=files[0], stdout=files[1], stderr=files[2], cwd=place,
