@@ -59,25 +59,23 @@ class Part(NamedTuple):
     role: Role
 
 
-_WAYS: tuple[tuple[str, Role, re.Pattern[str]], ...] = tuple(
-    (kind, role, re.compile(pattern))
-    for kind, role, pattern in (
-        ("lora_A", "A", r"(.+)\.lora_A(?:\.(\w+))?\.weight"),
-        ("lora_A", "B", r"(.+)\.lora_B(?:\.(\w+))?\.weight"),
-        ("peft", "A", r"(.+)\.lora_(?:embedding_)?A"),
-        ("peft", "B", r"(.+)\.lora_(?:embedding_)?B"),
-        ("peft", "E", r"(.+)\.lora_E"),
-        ("peft", "magnitude", r"(.+)\.lora_magnitude_vector(?:\.weight)?"),
-        ("diffusers", "A", r"(.+)[._]lora(?:_linear_layer)?\.down\.weight"),
-        ("diffusers", "B", r"(.+)[._]lora(?:_linear_layer)?\.up\.weight"),
-        ("kohya", "A", r"(.+)\.lora_down\.weight"),
-        ("kohya", "B", r"(.+)\.lora_up\.weight"),
-        ("kohya", "alpha", r"(.+?)(?:\.lora(?:_linear_layer)?)?\.alpha"),
-        ("kohya", "magnitude", r"(.+)\.dora_scale"),
-        ("cloneofsimo", "A", r"(\w+:\d+):down"),
-        ("cloneofsimo", "B", r"(\w+:\d+):up"),
-    )
+_PATTERNS: tuple[tuple[str, Role, str], ...] = (
+    ("lora_A", "A", r"(.+)\.lora_A(?:\.(\w+))?\.weight"),
+    ("lora_A", "B", r"(.+)\.lora_B(?:\.(\w+))?\.weight"),
+    ("peft", "A", r"(.+)\.lora_(?:embedding_)?A"),
+    ("peft", "B", r"(.+)\.lora_(?:embedding_)?B"),
+    ("peft", "E", r"(.+)\.lora_E"),
+    ("peft", "magnitude", r"(.+)\.lora_magnitude_vector(?:\.weight)?"),
+    ("diffusers", "A", r"(.+)[._]lora(?:_linear_layer)?\.down\.weight"),
+    ("diffusers", "B", r"(.+)[._]lora(?:_linear_layer)?\.up\.weight"),
+    ("kohya", "A", r"(.+)\.lora_down\.weight"),
+    ("kohya", "B", r"(.+)\.lora_up\.weight"),
+    ("kohya", "alpha", r"(.+?)(?:\.lora(?:_linear_layer)?)?\.alpha"),
+    ("kohya", "magnitude", r"(.+)\.dora_scale"),
+    ("cloneofsimo", "A", r"(\w+:\d+):down"),
+    ("cloneofsimo", "B", r"(\w+:\d+):up"),
 )
+_WAYS = tuple((kind, role, re.compile(pattern)) for kind, role, pattern in _PATTERNS)
 
 
 def read_name(name: str, peft_type: str = "") -> Part:
