@@ -1,13 +1,11 @@
 """An artefact opened once: every check and every later load reads the bytes that were hashed.
 
-The files of a folder are opened without following links, hashed and memory-mapped through the same
-descriptor, so that a folder which changes in between changes nothing here.
+Each file is opened without following links and copied once (``io.snapshot``); the copy is what is
+hashed, mapped, audited and loaded. A folder that changes in between changes nothing here.
 """
 
 from __future__ import annotations
 
-import hashlib
-import mmap
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-BLOCK = 2**20
+from peftlab.io.snapshot import OpenFile, Snapshots, blocks_of
+
+__all__ = ["Artefact", "OpenFile", "TensorInfo", "open_file"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +27,6 @@ class TensorInfo:
     shape: tuple[int, ...]
     start: int
     stop: int
-
-
-@dataclass(slots=True)
-class OpenFile:
-    """One file of an artefact, open; ``view`` is all of its bytes, read-only."""
-
-    name: str
-    size: int
-    sha256: str
-    descriptor: int
-    view: memoryview
 
 
 @dataclass(slots=True)
@@ -73,10 +62,15 @@ class Artefact:
         info = self.tensors[tensor]
         return self.files[info.file].view[info.start : info.stop]
 
+    def forget(self, tensor: str) -> None:
+        """Let the memory of a tensor go that has been looked at; it can be read again."""
+        info = self.tensors[tensor]
+        self.files[info.file].forget(info.start, info.stop)
+
     def close(self) -> None:
-        """Close all files; views and tensors made from them must be gone by then."""
+        """Give all copies back; arrays made from them stay valid until they are gone."""
         for file in self.files.values():
-            os.close(file.descriptor)
+            file.close()
         self.files.clear()
 
     def __enter__(self) -> Self:
@@ -92,11 +86,10 @@ class Artefact:
 
 
 def open_file(path: Path, name: str) -> OpenFile:
-    """Open, map and hash one regular file, without following a link."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | os.O_CLOEXEC)
-    size = os.fstat(descriptor).st_size
-    view = memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) if size else b"")
-    sha = hashlib.sha256()
-    for start in range(0, size, BLOCK):
-        sha.update(view[start : start + BLOCK])
-    return OpenFile(name, size, sha.hexdigest(), descriptor, view)
+    """Copy, hash and map one regular file, without following a link."""
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | os.O_CLOEXEC
+    descriptor = os.open(path, flags)
+    try:
+        return Snapshots().keep(name, blocks_of(descriptor), os.fstat(descriptor).st_size)
+    finally:
+        os.close(descriptor)

@@ -20,7 +20,9 @@ from peftlab.io.files import disk_errors, parse_json
 
 HEADER_LIMIT = 8 * 2**20
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
-         "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}  # fmt: skip
+         "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
+         "F8_E8M0": 1, "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1}  # fmt: skip
+FIELDS = {"dtype", "shape", "data_offsets"}
 NAME = re.compile(r"[A-Za-z0-9_.\-]{1,512}")
 
 
@@ -49,7 +51,9 @@ def read_header(path: Path) -> dict[str, Any]:
         return parse_header(start + file.read(length), path.name, size=size)
 
 
-def header_length(start: bytes | memoryview, size: int, name: str) -> int:
+def header_length(
+    start: bytes | memoryview, size: int, name: str, most_bytes: int = HEADER_LIMIT
+) -> int:
     """Return how many bytes of JSON follow the first 8 of a file of ``size`` bytes.
 
     Raises:
@@ -58,13 +62,18 @@ def header_length(start: bytes | memoryview, size: int, name: str) -> int:
     if len(start) < 8:
         raise _reject(name, f"{size} bytes, too short for a header")
     length: int = struct.unpack("<Q", start[:8])[0]
-    if not 2 <= length <= min(HEADER_LIMIT, size - 8):
+    if not 2 <= length <= min(most_bytes, size - 8):
         raise _reject(name, f"header length {length} in a file of {size} bytes")
     return length
 
 
 def parse_header(
-    content: bytes | memoryview, name: str, *, size: int | None = None
+    content: bytes | memoryview,
+    name: str,
+    *,
+    size: int | None = None,
+    names: re.Pattern[str] | None = NAME,
+    most_bytes: int = HEADER_LIMIT,
 ) -> dict[str, Any]:
     """Return the checked header of a file that is in memory, or of its first bytes.
 
@@ -72,12 +81,14 @@ def parse_header(
         content: the file, or at least its header.
         name: of the file, for the message.
         size: of the file, if ``content`` is only a part of it.
+        names: what a tensor may be called; None leaves that to the caller.
+        most_bytes: longest header.
 
     Raises:
         InputRejected: as ``read_header``.
     """
     size = len(content) if size is None else size
-    length = header_length(content, size, name)
+    length = header_length(content, size, name, most_bytes)
     try:
         header = parse_json(bytes(content[8 : 8 + length]), name)
     except InputRejected as error:
@@ -87,9 +98,12 @@ def parse_header(
     notes = header.get("__metadata__", {})
     if not isinstance(notes, dict) or not all(isinstance(text, str) for text in notes.values()):
         raise _reject(name, "__metadata__ is not an object of strings")
-    spans = [_span(name, key, entry) for key, entry in header.items() if key != "__metadata__"]
+    tensors = {key: entry for key, entry in header.items() if key != "__metadata__"}
+    for key in tensors:
+        if names is not None and not names.fullmatch(key):
+            raise _reject(name, f"tensor name {key[:80]!r}")
     end = 0
-    for first, last in sorted(spans):
+    for first, last in sorted(_span(name, key, entry) for key, entry in tensors.items()):
         if first != end:
             raise _reject(name, f"hole or overlap at byte {end}")
         end = last
@@ -98,16 +112,16 @@ def parse_header(
     return header
 
 
-def _span(file: str, name: str, entry: Any) -> tuple[int, int]:
-    if not NAME.fullmatch(name):
-        raise _reject(file, f"tensor name {name[:80]!r}")
-    try:
-        shape, (first, last), kind = entry["shape"], entry["data_offsets"], entry["dtype"]
-    except (TypeError, KeyError, ValueError):
-        raise _reject(file, f"entry of {name!r} is incomplete") from None
+def _span(file: str, key: str, entry: Any) -> tuple[int, int]:
+    name = key[:80]
+    if not isinstance(entry, dict) or entry.keys() != FIELDS:
+        raise _reject(file, f"entry of {name!r} has not exactly the fields of the format")
+    shape, offsets, kind = entry["shape"], entry["data_offsets"], entry["dtype"]
     sound = isinstance(shape, list) and len(shape) <= 8 and isinstance(kind, str)
-    if not sound or kind not in SIZES or not all(map(_is_size, [*shape, first, last])):
-        raise _reject(file, f"entry of {name!r}: type {kind!r}, shape {shape!r}")
+    sound = sound and isinstance(offsets, list) and len(offsets) == 2 and kind in SIZES
+    if not sound or not all(map(_is_size, [*shape, *offsets])):
+        raise _reject(file, f"entry of {name!r}: {str(entry)[:200]}")
+    first, last = offsets
     if last - first != math.prod(shape) * SIZES[kind]:
         raise _reject(file, f"{name!r} has {last - first} bytes, its shape needs another number")
     return first, last

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from peftlab.core.findings import Check, Finding, status_of
+from peftlab.io.gate.limits import Limits
 
 TITLES = {
     "gate-source": "Where the artefact comes from",
@@ -30,6 +31,7 @@ def concluded(
     stop: bool = False,
     facts: Mapping[str, Any] | None = None,
     not_checked: Iterable[str] = (),
+    most: Limits | None = None,
 ) -> Check:
     """Return a step that ran.
 
@@ -39,12 +41,17 @@ def concluded(
         stop: nothing after this step may run.
         facts: JSON-able measurements.
         not_checked: what the step leaves out, in words.
+        most: if given, only the worst ``most.findings`` are written down, and how many more.
 
     Examples:
         >>> concluded("gate-json").status
         'passed'
     """
-    found = tuple(findings)
+    found, left_out = tuple(findings), list(not_checked)
+    if most is not None and len(found) > most.findings:
+        found = tuple(sorted(found, key=lambda finding: -finding.severity))
+        left_out.append(f"{len(found) - most.findings} more findings are not written down")
+        found = found[: most.findings]
     status = "stopped" if stop else status_of(found)
     return Check(
         name,
@@ -52,7 +59,7 @@ def concluded(
         status,
         findings=found,
         facts=dict(facts or {}),
-        not_checked=tuple(not_checked),
+        not_checked=tuple(left_out),
     )
 
 
