@@ -1,0 +1,142 @@
+"""Every hostile artefact is stopped or flagged where it should be, and nothing in it ever runs."""
+
+import fcntl
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from hostile_artefacts import SECRET, Traps
+from hostile_cases import CASES, GROUPS
+
+from peftlab.core.findings import RULES, Severity
+
+HERE = Path(__file__).parent
+SECONDS = 5.0  # of wall time for one artefact, on a machine that is busy with other tests
+MEMORY_MIB = 512
+BY_NAME = {case.name: case for case in CASES}
+TWINS = [case.name for case in CASES if case.twin]
+# one for each way in: pickle, header, config, pattern, JSON, link, zip
+AT_THE_COMMAND_LINE = (
+    "pickle-only", "header-name-terminal", "hook-auto-mapping-module", "redos-target-modules",
+    "json-depth-bomb", "folder-fifo-as-weights", "zip-slip-dots", "base-terminal-escape",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def watched(shared_folder):
+    """Run the gate over all artefacts, once for all test processes, and return what it did."""
+    with (shared_folder / "hostile.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        written = shared_folder / "hostile.jsonl"
+        if not written.exists():
+            folder = shared_folder / "hostile"
+            folder.mkdir()
+            done = subprocess.run(
+                [sys.executable, str(HERE / "hostile_watch.py"), str(folder)],
+                capture_output=True, text=True, timeout=300, check=False,
+            )  # fmt: skip
+            last = done.stdout.splitlines()[-1][:100] if done.stdout else "none"
+            assert done.returncode == 0, f"{done.stderr[-2000:]}\nlast finished: {last}"
+            written.write_text(done.stdout, encoding="utf-8")
+        rows = map(json.loads, written.read_text(encoding="utf-8").splitlines())
+        return {(row["name"], row["bad"]): row for row in rows}
+
+
+def hits(row, codes):
+    """Return (check, status, severity) of every finding with one of the codes."""
+    return [
+        (check["name"], check["status"], Severity[finding["severity"].upper()])
+        for check in row["checks"]
+        for finding in check["findings"]
+        if finding["code"] in codes
+    ]
+
+
+def untouched(row):
+    """Hold what must be so whatever the artefact is."""
+    assert row["error"] == ""
+    assert row["sprung"] == []
+    assert row["events"] == []
+    assert row["new"] == []
+    assert row["left"] == []
+    assert row["held"], "other bytes were read than those that were hashed"
+    assert row["seconds"] < SECONDS
+    assert row["mib"] < MEMORY_MIB
+    assert SECRET not in json.dumps(row["checks"])
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e]", _texts(row["checks"]))
+
+
+def _texts(value):
+    if isinstance(value, dict):
+        return "".join(map(_texts, value.values()))
+    if isinstance(value, list):
+        return "".join(map(_texts, value))
+    return str(value)
+
+
+def test_there_are_enough_and_no_two_have_one_name():
+    assert len(CASES) >= 150
+    assert max(Counter(case.name for case in CASES).values()) == 1
+    assert len(GROUPS) >= 15
+    assert {code for case in CASES for code in case.codes} <= RULES.keys()
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_hostile_artefact_is_stopped(watched, name):
+    case, row = BY_NAME[name], watched[name, True]
+    untouched(row)
+    found = hits(row, case.codes)
+    if case.meanwhile and not found:
+        return  # the gate has a copy of its own, so the change did not reach it
+    assert found, [(check["name"], check["findings"]) for check in row["checks"]]
+    step, status, _ = found[0]
+    assert step == case.step
+    assert max(severity for _, _, severity in found) >= case.severity
+    assert (status == "stopped") == case.stops
+    names = [check["name"] for check in row["checks"]]
+    if case.stops:
+        later = row["checks"][names.index(step) + 1 :]
+        assert {check["status"] for check in later} <= {"not checked"}
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_its_harmless_twin_is_not(watched, name):
+    row = watched[name, False]
+    untouched(row)
+    assert hits(row, BY_NAME[name].codes) == []
+    assert "stopped" not in {check["status"] for check in row["checks"]}
+
+
+@pytest.mark.parametrize("name", AT_THE_COMMAND_LINE)
+def test_at_the_command_line(tmp_path, name):
+    case = BY_NAME[name]
+    place, out = tmp_path / "artefact", tmp_path / "out"
+    place.mkdir()
+    out.mkdir()
+    with Traps(tmp_path / "traps") as traps:
+        reference = case.make(place, traps, True)
+        before = set(tmp_path.rglob("*"))
+        done = subprocess.run(
+            [sys.executable, "-c", "from peftlab.apps.cli.main import run; run()",
+             "audit", str(reference), "--offline", "--json"],
+            capture_output=True, text=True, timeout=120, check=False, cwd=out,
+            env={**os.environ, "PYTHONPATH": str(traps.module.parent), "TMPDIR": str(out),
+                 "HF_ENDPOINT": f"http://127.0.0.1:{traps.port}", "PEFTLAB_CANARY": SECRET},
+        )  # fmt: skip
+        assert traps.sprung() == []
+        after = set(tmp_path.rglob("*"))
+    assert done.returncode == (3 if case.stops else 1 if case.severity >= Severity.HIGH else 0)
+    assert "Traceback" not in done.stderr
+    assert SECRET not in done.stdout + done.stderr
+    assert "\x1b]" not in done.stdout + done.stderr
+    assert "\u202e" not in done.stdout + done.stderr
+    assert set(case.codes) & set(re.findall(r"GATE-[A-Z-]+", done.stdout))
+    assert after == before
