@@ -83,7 +83,7 @@ def check_headers(artefact: Artefact, limits: Limits) -> Check:
         except InputRejected as error:
             return _stopped([*findings, HEADER.found(name, str(error.got))], limits)
         artefact.metadata[name] = header.pop("__metadata__", {})
-        findings += _of_metadata(name, artefact.metadata[name], limits)
+        findings += _of_metadata(name, artefact.metadata[name], len(header), limits)
         findings += _of_tensors(name, header, limits, adapter=adapter)
         start = 8 + header_length(file.view, file.size, name, limits.header_bytes)
         findings += _add(artefact, name, header, start)
@@ -132,10 +132,8 @@ def _of_tensors(
     odd_type = ""
     for name, entry in header.items():
         where = f"{file}#{name}"
-        if HARD_NAME.search(name) or not 1 <= len(name) <= MOST_NAME:
-            yield HEADER.found(where, f"the name of a tensor cannot be {name!r}"[:200])
-        elif not USUAL_NAME.fullmatch(name):
-            yield TENSOR_NAME.found(where)
+        if not USUAL_NAME.fullmatch(name) or ".." in name or len(name) > MOST_NAME:
+            yield _of_name(where, name)
         if adapter:
             why = _why_bad_shape(entry["shape"])
             if why:
@@ -144,6 +142,12 @@ def _of_tensors(
                 odd_type = odd_type or name
     if odd_type:
         yield DTYPE.found(f"{file}#{odd_type}", header[odd_type]["dtype"])
+
+
+def _of_name(where: str, name: str) -> Finding:
+    if HARD_NAME.search(name) or not 1 <= len(name) <= MOST_NAME:
+        return HEADER.found(where, f"the name of a tensor cannot be {name!r}"[:200])
+    return TENSOR_NAME.found(where)
 
 
 def _why_bad_shape(shape: list[int]) -> str:
@@ -161,12 +165,14 @@ def _why_bad_shape(shape: list[int]) -> str:
     return ""
 
 
-def _of_metadata(file: str, notes: Mapping[str, str], limits: Limits) -> Iterator[Finding]:
+def _of_metadata(
+    file: str, notes: Mapping[str, str], tensors: int, limits: Limits
+) -> Iterator[Finding]:
     long = {key: len(text) for key, text in notes.items() if len(text) > limits.metadata_bytes}
     if long:
         key = max(long, key=long.__getitem__)
         yield METADATA.found(f"{file}#__metadata__.{key}", f"{long[key]} characters")
-    if len(notes) > limits.metadata_keys:
+    if len(notes) > limits.metadata_keys + tensors:  # some formats note each layer's rank
         yield METADATA.found(f"{file}#__metadata__", f"{len(notes)} keys")
 
 
