@@ -80,14 +80,17 @@ def _kill_left_over() -> None:
 
 def _work(plan: dict[str, Any], arguments: list[str]) -> None:
     _libc("prctl", DIE_WITH_PARENT, signal.SIGKILL)
-    for name, limit in (
+    for name, wanted in (
         ("RLIMIT_AS", plan["memory_bytes"]),
         ("RLIMIT_CPU", plan["cpu_seconds"]),
         ("RLIMIT_FSIZE", plan["file_bytes"]),
         ("RLIMIT_NOFILE", OPEN_FILES),
         ("RLIMIT_CORE", 0),
     ):
-        resource.setrlimit(getattr(resource, name), (limit, limit))
+        which = getattr(resource, name)
+        hard = resource.getrlimit(which)[1]  # of our own parent; it cannot be raised
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(which, (limit, limit))
     sys.addaudithook(_refuse_sockets)
     if arguments[0] == "-m":
         sys.argv = arguments[1:]

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections import Counter
 from typing import Any, NoReturn
 
 import numpy as np
 
 from peftlab.core.errors import InputRejected
+
+# a string, its escapes included, closed or not (else a lone quote would be tried to the end again)
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_BLOCK = 2**18
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def _plain(value: object) -> Any:
@@ -35,9 +42,8 @@ def dump_json(obj: object, *, indent: int | None = None) -> str:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} occurs twice")
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {twice[:80]!r} occurs twice")
     return found
 
 
@@ -52,8 +58,29 @@ def _finite(text: str) -> float:
     return value
 
 
+def nesting(content: bytes | memoryview) -> int:
+    """Return how deeply lists and objects are nested, without parsing; in linear time.
+
+    Of what is not JSON it is an upper bound of what a parser meets before it says so.
+
+    Examples:
+        >>> nesting(b'{"a": [1, "[["]}')
+        2
+    """
+    brackets = bytes(_STRING.sub(b"", content)).translate(None, _NOT_BRACKETS)
+    here = deepest = 0
+    for start in range(0, len(brackets), _BLOCK):
+        codes = np.frombuffer(brackets[start : start + _BLOCK], np.uint8)
+        opens = (codes == ord("[")) | (codes == ord("{"))
+        depths = here + np.cumsum(np.where(opens, 1, -1))
+        here, deepest = int(depths[-1]), max(deepest, int(depths.max()))
+    return deepest
+
+
 def parse_json(content: bytes, source: str) -> Any:
     """Parse strict JSON: UTF-8, no key twice, no NaN or Infinity.
+
+    What comes from outside is nested at most as deep as Python's parser goes (``nesting``).
 
     Args:
         content: the bytes.
