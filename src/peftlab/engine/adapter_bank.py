@@ -7,6 +7,7 @@ success; the weights are measured in a temporary folder and thrown away.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -96,6 +97,7 @@ def make_bank(
         {**recipe, "adapters": [_facts(row) for row in found]},
     )
     bank.save(out)
+    shutil.rmtree(work, ignore_errors=True)
     return bank
 
 
