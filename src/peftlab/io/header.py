@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from peftlab.core.errors import InputRejected
-from peftlab.io.files import disk_errors, parse_json
+from peftlab.io.files import disk_errors
+from peftlab.io.strict_json import most_values, parse_json
 
 HEADER_LIMIT = 8 * 2**20
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
          "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
          "F8_E8M0": 1, "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1}  # fmt: skip
+MOST_TENSORS = 2**16
+VALUES_PER_TENSOR = 16  # an entry of the most dimensions has 15
 FIELDS = {"dtype", "shape", "data_offsets"}
 NAME = re.compile(r"[A-Za-z0-9_.\-]{1,512}")
 
@@ -74,6 +77,7 @@ def parse_header(
     size: int | None = None,
     names: re.Pattern[str] | None = NAME,
     most_bytes: int = HEADER_LIMIT,
+    most_tensors: int = MOST_TENSORS,
 ) -> dict[str, Any]:
     """Return the checked header of a file that is in memory, or of its first bytes.
 
@@ -83,14 +87,18 @@ def parse_header(
         size: of the file, if ``content`` is only a part of it.
         names: what a tensor may be called; None leaves that to the caller.
         most_bytes: longest header.
+        most_tensors: known before the header is parsed, so that a dear one is not parsed.
 
     Raises:
         InputRejected: as ``read_header``.
     """
     size = len(content) if size is None else size
     length = header_length(content, size, name, most_bytes)
+    text = bytes(content[8 : 8 + length])
+    if most_values(text) > VALUES_PER_TENSOR * most_tensors:
+        raise _reject(name, f"more values in its header than {most_tensors} tensors need")
     try:
-        header = parse_json(bytes(content[8 : 8 + length]), name)
+        header = parse_json(text, name)
     except InputRejected as error:
         raise _reject(name, f"its header is not valid JSON: {error.got}") from None
     if not isinstance(header, dict):
@@ -99,6 +107,8 @@ def parse_header(
     if not isinstance(notes, dict) or not all(isinstance(text, str) for text in notes.values()):
         raise _reject(name, "__metadata__ is not an object of strings")
     tensors = {key: entry for key, entry in header.items() if key != "__metadata__"}
+    if len(tensors) > most_tensors:
+        raise _reject(name, f"{len(tensors)} tensors, allowed {most_tensors}")
     for key in tensors:
         if names is not None and not names.fullmatch(key):
             raise _reject(name, f"tensor name {key[:80]!r}")

@@ -14,6 +14,7 @@ from typing import Any
 
 from peftlab.core.errors import InputRejected
 from peftlab.core.findings import Check, Finding, Severity, rule
+from peftlab.core.printable import printable
 from peftlab.io.artefact import Artefact, TensorInfo
 from peftlab.io.gate.folders import INDEX, INDEX_LIMIT
 from peftlab.io.gate.limits import Limits
@@ -40,8 +41,8 @@ TENSOR_NAME = rule(
 METADATA = rule(
     "GATE-METADATA",
     Severity.LOW,
-    "more metadata than usual",
-    why="it can tell more about the training than its publisher wanted, and hide content",
+    "metadata that is unusual",
+    why="it can tell more about the training than its publisher wanted, and steer a terminal",
     fix="read it in the report; before publishing, remove what nobody needs",
 )
 DTYPE = rule(
@@ -79,12 +80,18 @@ def check_headers(artefact: Artefact, limits: Limits) -> Check:
         if not name.endswith(".safetensors"):
             continue
         try:
-            header = parse_header(file.view, name, names=None, most_bytes=limits.header_bytes)
+            header = parse_header(
+                file.view,
+                name,
+                names=None,
+                most_bytes=limits.header_bytes,
+                most_tensors=limits.tensors,
+            )
         except InputRejected as error:
             return _stopped([*findings, HEADER.found(name, str(error.got))], limits)
         artefact.metadata[name] = header.pop("__metadata__", {})
         findings += _of_metadata(name, artefact.metadata[name], len(header), limits)
-        findings += _of_tensors(name, header, limits, adapter=adapter)
+        findings += _of_tensors(name, header, adapter=adapter)
         start = 8 + header_length(file.view, file.size, name, limits.header_bytes)
         findings += _add(artefact, name, header, start)
     findings += [*_of_index(artefact), *_of_marks(artefact)]
@@ -124,11 +131,7 @@ def _add(artefact: Artefact, file: str, header: Mapping[str, Any], start: int) -
         )
 
 
-def _of_tensors(
-    file: str, header: Mapping[str, Any], limits: Limits, *, adapter: bool
-) -> Iterator[Finding]:
-    if len(header) > limits.tensors:
-        yield HEADER.found(file, f"{len(header)} tensors, allowed {limits.tensors}")
+def _of_tensors(file: str, header: Mapping[str, Any], *, adapter: bool) -> Iterator[Finding]:
     odd_type = ""
     for name, entry in header.items():
         where = f"{file}#{name}"
@@ -172,8 +175,15 @@ def _of_metadata(
     if long:
         key = max(long, key=long.__getitem__)
         yield METADATA.found(f"{file}#__metadata__.{key}", f"{long[key]} characters")
-    if len(notes) > limits.metadata_keys + tensors:  # some formats note each layer's rank
+    odd = next((key for key, text in notes.items() if _is_odd(key, text)), None)
+    if odd is not None:
+        yield METADATA.found(f"{file}#__metadata__.{odd}", "control or invisible characters")
+    if len(notes) > max(limits.metadata_keys, tensors):  # some formats note each layer's rank
         yield METADATA.found(f"{file}#__metadata__", f"{len(notes)} keys")
+
+
+def _is_odd(key: str, text: str) -> bool:
+    return not key.isprintable() or printable(text) != text
 
 
 def _of_index(artefact: Artefact) -> Iterator[Finding]:

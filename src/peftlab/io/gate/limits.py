@@ -33,7 +33,7 @@ class Limits(Options):
     header_bytes: int = option(
         8 * MIB, "largest safetensors header", source=SPEC, ge=2, le=64 * MIB
     )
-    tensors: int = option(65_536, "most tensors of one file", source="ours", ge=1)
+    tensors: int = option(16_384, "most tensors of one file", source="ours", ge=1)
     metadata_keys: int = option(64, "most metadata keys of one file", source=SPEC, ge=0)
     metadata_bytes: int = option(4 * KIB, "longest metadata value", source=SPEC, ge=0)
     findings: int = option(50, "most findings that one step writes down", source="ours", ge=1)
