@@ -94,7 +94,25 @@ def parse_header(
     """
     size = len(content) if size is None else size
     length = header_length(content, size, name, most_bytes)
-    text = bytes(content[8 : 8 + length])
+    header = _parsed(bytes(content[8 : 8 + length]), name, most_tensors)
+    tensors = {key: entry for key, entry in header.items() if key != "__metadata__"}
+    if len(tensors) > most_tensors:
+        raise _reject(name, f"{len(tensors)} tensors, allowed {most_tensors}")
+    odd = [key for key in tensors if names is not None and not names.fullmatch(key)]
+    if odd:
+        raise _reject(name, f"tensor name {odd[0][:80]!r}")
+    end = 0
+    for first, last in sorted(_span(name, key, entry) for key, entry in tensors.items()):
+        if first != end:
+            raise _reject(name, f"hole or overlap at byte {end}")
+        end = last
+    if end != size - 8 - length:
+        raise _reject(name, f"tensors end at byte {end}, data has {size - 8 - length}")
+    return header
+
+
+def _parsed(text: bytes, name: str, most_tensors: int) -> dict[str, Any]:
+    """Return the JSON of a header, in which the metadata is sound."""
     if most_values(text) > VALUES_PER_TENSOR * most_tensors:
         raise _reject(name, f"more values in its header than {most_tensors} tensors need")
     try:
@@ -106,19 +124,6 @@ def parse_header(
     notes = header.get("__metadata__", {})
     if not isinstance(notes, dict) or not all(isinstance(text, str) for text in notes.values()):
         raise _reject(name, "__metadata__ is not an object of strings")
-    tensors = {key: entry for key, entry in header.items() if key != "__metadata__"}
-    if len(tensors) > most_tensors:
-        raise _reject(name, f"{len(tensors)} tensors, allowed {most_tensors}")
-    for key in tensors:
-        if names is not None and not names.fullmatch(key):
-            raise _reject(name, f"tensor name {key[:80]!r}")
-    end = 0
-    for first, last in sorted(_span(name, key, entry) for key, entry in tensors.items()):
-        if first != end:
-            raise _reject(name, f"hole or overlap at byte {end}")
-        end = last
-    if end != size - 8 - length:
-        raise _reject(name, f"tensors end at byte {end}, data has {size - 8 - length}")
     return header
 
 
