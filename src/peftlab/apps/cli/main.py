@@ -29,6 +29,8 @@ app.add_typer(guard_app, name="guard")
 app.add_typer(bench_app, name="bench")
 raters_app = typer.Typer(no_args_is_help=True, help="Who agrees with whom: groups of raters.")
 app.add_typer(raters_app, name="raters")
+size_app = typer.Typer(no_args_is_help=True, help="How much data an adapter was trained on.")
+app.add_typer(size_app, name="size")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
@@ -456,6 +458,83 @@ def raters_demo(
     from peftlab.apps.cli import raters
 
     raters.demo(out, seed, as_json=json)
+
+
+SizeBank = Annotated[str, typer.Option("--bank", help="Folder of a bank, or builtin:NAME.")]
+Features = Annotated[str, typer.Option(help="Kinds of matrix: A, B, BA, M (DoRA's magnitudes).")]
+
+
+@size_app.command("fit")
+def size_fit(
+    bank: SizeBank,
+    out: Out,
+    head: Annotated[str, typer.Option(help="vote, frobenius, ridge, lda, ordinal, ...")] = "vote",
+    features: Features = "A,B,BA",
+    alpha: Annotated[float, typer.Option(help="Share of concepts that a set may miss.")] = 0.1,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Learn from a bank of adapters of known data-set size; writes an auditor."""
+    from peftlab.apps.cli import size
+
+    size.fit(bank, head, out, features, alpha, overwrite=overwrite, as_json=json)
+
+
+@size_app.command("predict")
+def size_predict(
+    auditor: Annotated[Path, typer.Option("--auditor", help="Folder that `size fit` wrote.")],
+    adapter: Annotated[
+        str, typer.Option("--adapter", help="A folder, a .safetensors file, or a hub id.")
+    ],
+    recipe: Annotated[
+        list[str], typer.Option("--recipe", help="How it was trained: lr=1e-4,steps=1200.")
+    ] = [],  # noqa: B006
+    assume_recipe: Annotated[
+        bool, typer.Option("--assume-recipe", help="Take it to be the bank's recipe.")
+    ] = False,
+    reference: Annotated[
+        list[str],
+        typer.Option("--reference", help="FILE=SIZE of the target's recipe; repeat for more."),
+    ] = [],  # noqa: B006
+    form: Annotated[str, typer.Option("--format", help="text, json or html.")] = "text",
+    out: Annotated[Path, typer.Option("--out", help="Page to write with --format html.")] = Path(
+        "runs/size/report.html"
+    ),
+    json: Json = False,
+) -> None:
+    """Tell how many training examples an adapter was made from; the recipe must be known."""
+    from peftlab.apps.cli import size
+
+    size.predict(
+        auditor, adapter, recipe, reference, out, form, assume_recipe=assume_recipe, as_json=json
+    )
+
+
+@size_app.command("bench")
+def size_bench(
+    bank: SizeBank,
+    heads: Annotated[
+        str, typer.Option("--heads", help="Names, with commas.")
+    ] = "vote,frobenius,nearest,ridge,lda,ordinal",
+    features: Features = "A,B,BA",
+    train: Annotated[
+        int | None, typer.Option(min=1, help="Concepts to train on (default: 15, or 3/4 of few).")
+    ] = None,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Random splits.")] = 10,
+    seed: Seed = 42,
+    other: Annotated[
+        list[str],
+        typer.Option("--other", help="NAME=BANK of another recipe, same concepts; repeat."),
+    ] = [],  # noqa: B006
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of size.json and report.html.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Measure heads on a bank, split by concept, beside chance and a control."""
+    from peftlab.apps.cli import size
+
+    size.bench(bank, heads, features, train, repeats, seed, other, out, as_json=json)
 
 
 @app.command(name="list")

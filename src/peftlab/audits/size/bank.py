@@ -27,6 +27,7 @@ from peftlab.audits.size.features import (
 )
 from peftlab.core.errors import InputRejected, ResourceLimit
 from peftlab.core.types import Floats, Ints
+from peftlab.io.adapter_layout import natural_order
 
 MOST_ADAPTERS = 50_000
 MOST_LAYERS = 4096
@@ -86,11 +87,12 @@ class SpectraBank:
         return sha.hexdigest()
 
     def names_of(self, kinds: Sequence[Kind]) -> list[str]:
-        """Return the matrices of some kinds, layer by layer in sorted order."""
-        return [f"{layer}/{kind}" for layer in sorted(self.layers) for kind in kinds]
+        """Return the matrices of some kinds, layer by layer, 2 before 10."""
+        layers = sorted(self.layers, key=natural_order)
+        return [f"{layer}/{kind}" for layer in layers for kind in kinds]
 
     def norms(self, kind: Kind = "BA") -> Floats:
-        """Return the Frobenius norm of each layer's matrix, layers sorted, (N, L)."""
+        """Return the Frobenius norm of each layer's matrix, layers in that order, (N, L)."""
         return np.stack([np.linalg.norm(self.matrices[name], axis=1)
                          for name in self.names_of((kind,))], axis=1)  # fmt: skip
 

@@ -135,11 +135,10 @@ def spectra_of(artefact: Artefact, layout: AdapterLayout, kinds: Sequence[Kind] 
             }
     for pair in layout.pairs:
         if pair.magnitude is not None and "M" in kinds:
-            matrices[f"{pair.layer}/M"] = (
-                tensor_of(artefact, pair.magnitude).double().numpy().ravel()
-            )
-    shapes = {pair.layer: Shape(pair.rank, pair.d_in, pair.d_out) for pair in layout.pairs}
-    return Spectra(matrices, shapes, artefact.source)
+            # a copy: the tensor lies in the mapped file
+            magnitude = tensor_of(artefact, pair.magnitude).float().numpy()
+            matrices[f"{pair.layer}/M"] = np.array(magnitude, dtype=np.float64).ravel()
+    return Spectra(matrices, shapes_of(layout), artefact.source)
 
 
 def read_spectra(reference: str | Path) -> Spectra:
@@ -208,24 +207,10 @@ def fit_to(
     Raises:
         BankMismatch: ``SIZE-SHAPES``, with what differs.
     """
+    wrong = differences(spectra.shapes, shapes)
+    if wrong:
+        raise _mismatch(spectra.source, wrong)
     own = {canonical(layer): layer for layer in spectra.shapes}
-    missing = [layer for layer in shapes if canonical(layer) not in own]
-    extra = sorted(set(own) - {canonical(layer) for layer in shapes})
-    if missing or extra:
-        raise _mismatch(
-            spectra.source,
-            "; ".join(
-                f"{len(names)} {what}: {', '.join(names[:LISTED])}"
-                for names, what in (
-                    (missing, "of the bank are not in the adapter"),
-                    ([own[name] for name in extra], "of the adapter are not in the bank"),
-                )
-                if names
-            ),
-        )
-    differing = differences(spectra.shapes, shapes, own)
-    if differing:
-        raise _mismatch(spectra.source, f"{len(differing)} differ: {'; '.join(differing[:LISTED])}")
     found = {}
     for name in wanted:
         layer, _, kind = name.rpartition("/")
@@ -236,21 +221,39 @@ def fit_to(
     return found
 
 
-def differences(
-    adapter: Mapping[str, Shape], bank: Mapping[str, Shape], own: Mapping[str, str]
-) -> list[str]:
-    """Return in words where rank or widths differ; widths that the bank does not know fit all."""
-    found = []
-    for layer, theirs in bank.items():
-        ours = adapter[own[canonical(layer)]]
-        parts = [
-            f"{name} {mine} (bank: {its})"
-            for name, mine, its in zip(("rank", "d_in", "d_out"), ours, theirs, strict=True)
+def shapes_of(layout: AdapterLayout) -> dict[str, Shape]:
+    """Return rank and widths of each low-rank update of an adapter."""
+    return {pair.layer: Shape(pair.rank, pair.d_in, pair.d_out) for pair in layout.pairs}
+
+
+def differences(adapter: Mapping[str, Shape], bank: Mapping[str, Shape]) -> str:
+    """Return in words how layers, ranks and widths differ; empty if they do not.
+
+    Examples:
+        >>> differences({"q": Shape(4, 8, 8)}, {"q": Shape(8, 8, 8)})
+        '1 layers differ: q: rank 4 (bank: 8)'
+    """
+    own, theirs = ({canonical(layer): layer for layer in each} for each in (adapter, bank))
+    parts = [
+        f"{len(names)} layers {what}: {', '.join(names[:LISTED])}"
+        for names, what in (
+            ([theirs[name] for name in theirs if name not in own], "of the bank only"),
+            ([own[name] for name in own if name not in theirs], "of the adapter only"),
+        )
+        if names
+    ]
+    uneven = [
+        f"{theirs[name]}: " + ", ".join(
+            f"{axis} {mine} (bank: {its})"
+            for axis, mine, its in zip(Shape._fields, adapter[own[name]], bank[theirs[name]],
+                                       strict=True)
             if mine != its
-        ]
-        if parts:
-            found.append(f"{layer}: {', '.join(parts)}")
-    return found
+        )
+        for name in theirs if name in own and adapter[own[name]] != bank[theirs[name]]
+    ]  # fmt: skip
+    if uneven:
+        parts.append(f"{len(uneven)} layers differ: {'; '.join(uneven[:LISTED])}")
+    return "; ".join(parts)
 
 
 def _mismatch(source: str, what: str) -> BankMismatch:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from peftlab.core.errors import ConfigError
 
 Status = Literal["declared", "assumed", "calibrated", "unknown", "incomplete", "differs"]
 DECISIVE = ("lr", "steps")  # what moves the scale of an update most
@@ -84,7 +86,38 @@ def look(
     )  # fmt: skip
 
 
+def parse(pairs: Sequence[str]) -> dict[str, Any]:
+    """Return a recipe of ``KEY=VALUE`` texts; several may stand in one, with commas.
+
+    Raises:
+        ConfigError: ``SIZE-RECIPE``.
+
+    Examples:
+        >>> parse(["lr=1e-3,steps=500", "augment=none"])
+        {'lr': 0.001, 'steps': 500, 'augment': None}
+    """
+    found: dict[str, Any] = {}
+    for pair in (part for text in pairs for part in text.split(",") if part.strip()):
+        key, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals or not key or not value:
+            raise ConfigError(
+                "a part of the recipe is not KEY=VALUE", code="SIZE-RECIPE", got=pair,
+                fix="write for example --recipe lr=1e-4,steps=1200,batch=1",
+            )  # fmt: skip
+        found[key] = _value(value)
+    return found
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False, "none": None}.get(text.lower(), text)
+
+
 def _same(its: Any, own: Any) -> bool:
     if isinstance(its, int | float) and isinstance(own, int | float):
         return math.isclose(its, own, rel_tol=CLOSE)
-    return str(its) == str(own)
+    return str(its).lower() == str(own).lower()
