@@ -82,7 +82,8 @@ def cli_page() -> str:
         "Results go to stdout, talk to stderr. `peftlab --debug COMMAND ...` shows stack traces.\n",
         _table(
             ("exit code", "meaning"),
-            [(0, "fine"), (2, "usage or configuration"), (3, "input rejected"),
+            [(0, "fine, or clean"), (1, "a finding at or above the gate (audit)"),
+             (2, "usage or configuration"), (3, "input rejected"),
              (4, "resource limit"), (5, "the work failed, or an error of ours"),
              (130, "interrupted; the same command goes on")],
         ),

@@ -4,6 +4,7 @@
     data = peftlab.load_data("reviews")
     guard = peftlab.Guard.fit("builtin:encoder", data, "psim", {"alpha": 0.05})
     guard.score(["a text to judge"]).flagged
+    peftlab.audit("adapter/", against="builtin:encoder").ok("high")
 
 Everything here is imported when it is first used, so that ``import peftlab`` costs nothing.
 """
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from peftlab.core.errors import PeftlabError
     from peftlab.core.registry import attack, dataset, defence, entries, get, tuner
+    from peftlab.engine.audit import AuditReport, audit
     from peftlab.engine.bench import run_recipe
     from peftlab.engine.evaluate import evaluate_guard, evaluate_victim
     from peftlab.engine.guard import Guard
@@ -33,6 +35,8 @@ _HOMES = {
     "entries": "core.registry",
     "get": "core.registry",
     "tuner": "core.registry",
+    "AuditReport": "engine.audit",
+    "audit": "engine.audit",
     "run_recipe": "engine.bench",
     "evaluate_guard": "engine.evaluate",
     "evaluate_victim": "engine.evaluate",
@@ -48,10 +52,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "AuditReport",
     "Guard",
     "PeftlabError",
     "__version__",
     "attack",
+    "audit",
     "dataset",
     "defence",
     "entries",

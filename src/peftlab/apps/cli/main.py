@@ -537,12 +537,55 @@ def size_bench(
     size.bench(bank, heads, features, train, repeats, seed, other, out, as_json=json)
 
 
-@app.command(name="list")
-def list_methods(
-    kind: Annotated[str, typer.Argument(help="attack, tuner, defence, dataset or all.")] = "all",
+@app.command()
+def audit(
+    artefact: Annotated[
+        str, typer.Argument(help="Folder, .safetensors or zip file, or hub id ORG/NAME@COMMIT.")
+    ],
+    against: Annotated[
+        str, typer.Option(help="Base that you trust: builtin:NAME, a folder, or a hub id.")
+    ] = "",
+    bank: Annotated[
+        Path | None, typer.Option(help="Folder of reference adapters, for size and backdoor.")
+    ] = None,
+    policy: Annotated[Path | None, typer.Option(help="TOML file that says what may pass.")] = None,
+    fail_on: Annotated[
+        str,
+        typer.Option(
+            help="Lowest severity that gives exit code 1: info, low, medium, high, critical or "
+            "never; over the policy, else high."
+        ),
+    ] = "",
+    formats: Annotated[
+        str, typer.Option("--format", help="Files to write: html,json,sarif; --out alone: all.")
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of these files (default: runs/audit).")
+    ] = None,
+    option: Annotated[
+        list[str], typer.Option("--option", "-o", help="AUDIT.KEY=VALUE; repeat for more.")
+    ] = [],  # noqa: B006
+    offline: Annotated[bool, typer.Option("--offline", help="Never ask the hub.")] = False,
+    seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """List what there is: data sets, attacks, tuners, defences."""
+    """Say what is in an adapter or checkpoint, before anything loads it; exit code for CI."""
+    from peftlab.apps.cli import audit as command
+
+    command.audit(
+        artefact, against, bank, policy, fail_on, formats, out, option, seed,
+        offline=offline, as_json=json,
+    )  # fmt: skip
+
+
+@app.command(name="list")
+def list_methods(
+    kind: Annotated[
+        str, typer.Argument(help="attack, tuner, defence, dataset, audit or all.")
+    ] = "all",
+    json: Json = False,
+) -> None:
+    """List what there is: data sets, attacks, tuners, defences, audits."""
     from peftlab.apps.cli import about
 
     about.list_methods(kind, as_json=json)

@@ -1,0 +1,1 @@
+"""What an audit found: for the terminal, as a page, as SARIF for code scanning."""
