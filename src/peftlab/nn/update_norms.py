@@ -43,6 +43,16 @@ def column_norms(a: torch.Tensor, b: torch.Tensor, scale: float = 1.0) -> Floats
     return _lengths(_float64(a).T, _float64(b).T) * abs(scale)
 
 
+def update_norm(a: torch.Tensor, b: torch.Tensor, scale: float = 1.0) -> float:
+    """Return the Frobenius norm of ``scale * b @ a``.
+
+    Examples:
+        >>> update_norm(torch.eye(2), torch.tensor([[3.0, 4.0], [0.0, 0.0]]), 2.0)
+        10.0
+    """
+    return float(np.linalg.norm(row_norms(a, b, scale)))
+
+
 def _lengths(rows: Floats, other: Floats) -> Floats:
     """Return the length of each row of rows (m, r) @ other (r, n)."""
     squares = np.einsum("ij,ij->i", rows @ (other @ other.T), rows)
