@@ -55,10 +55,16 @@ class FolderSource:
                 flags = FOLDER_FLAGS | (0 if parent == ".." else os.O_NOFOLLOW)
                 folder = _open(parent, flags, opened[-1])
                 opened.append(folder)
-            return _copy(name, opened[-1], entry, snapshots)
+            file = _copy(name, opened[-1], entry, snapshots)
         finally:
             for descriptor in opened:
                 os.close(descriptor)
+        named = self._blobs.get(entry.name, "")
+        if len(named) == 64 and named != file.sha256:
+            file.close()
+            why = "it has another hash than the hub's cache says"
+            raise Stop(CHANGED.found(entry.name, why), "gate-hashes")
+        return file
 
     def close(self) -> None:
         """Close the folder."""
@@ -98,9 +104,10 @@ class FolderSource:
             return Entry(name, 0, "link")
         # the hub's own cache: snapshots/COMMIT/name -> ../../blobs/HASH
         with suppress(OSError):
-            size = os.stat(f"../../blobs/{target[1]}", dir_fd=folder, follow_symlinks=False).st_size
-            self._blobs[name] = target[1]
-            return Entry(name, size)
+            blob = os.stat(target[0], dir_fd=folder, follow_symlinks=False)
+            if stat.S_ISREG(blob.st_mode):
+                self._blobs[name] = target[1]
+                return Entry(name, blob.st_size)
         return Entry(name, 0, "link")
 
 
@@ -138,7 +145,7 @@ def _bounded(entries: Iterator[Entry], most: int) -> list[Entry]:
 
 
 def _copy(name: str, folder: int, entry: Entry, snapshots: Snapshots) -> OpenFile:
-    descriptor = _open(name, FILE_FLAGS, folder)
+    descriptor = _open(name, FILE_FLAGS, folder, "gate-files")
     try:
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode) or before.st_size != entry.size:
@@ -161,11 +168,11 @@ def _stamp(about: os.stat_result) -> tuple[int, int, int]:
     return about.st_size, about.st_mtime_ns, about.st_ctime_ns
 
 
-def _open(path: str | Path, flags: int, folder: int | None) -> int:
+def _open(path: str | Path, flags: int, folder: int | None, step: str = "gate-source") -> int:
     try:
         return os.open(path, flags, dir_fd=folder)
     except (OSError, ValueError) as error:
-        raise _refused(str(path), error) from None
+        raise _refused(str(path), error, step) from None
 
 
 def _refused(name: str, error: Exception, step: str = "gate-source") -> Stop:

@@ -56,7 +56,8 @@ def open_artefact(
     try:
         source = find(reference, bounds, offline=offline, endpoint=endpoint)
     except Stop as stop:
-        return None, _ended([], stop, start)
+        found = concluded("gate-source", facts={"source": printable(reference)})
+        return None, _ended([found], stop, start)
     try:
         return _open(reference, source, bounds, start)
     finally:
