@@ -5,18 +5,11 @@ reference -> ``open_artefact`` -> Artefact -> ``inspect`` -> checks; ``check_mod
 """
 
 from peftlab.io.gate.folders import (
-    ADAPTER_HOOKS,
     ADAPTER_TYPES,
     ADAPTER_WEIGHTS,
-    CODE_HOOKS,
     INDEX,
-    INDEX_LIMIT,
-    KERNELS,
-    MEGATRON,
     MODEL_WEIGHTS,
-    PATTERNS,
     PICKLES,
-    PLAIN,
     check_adapter,
     check_model,
 )
@@ -25,18 +18,11 @@ from peftlab.io.gate.limits import Limits
 from peftlab.io.gate.source import open_artefact
 
 __all__ = [
-    "ADAPTER_HOOKS",
     "ADAPTER_TYPES",
     "ADAPTER_WEIGHTS",
-    "CODE_HOOKS",
     "INDEX",
-    "INDEX_LIMIT",
-    "KERNELS",
-    "MEGATRON",
     "MODEL_WEIGHTS",
-    "PATTERNS",
     "PICKLES",
-    "PLAIN",
     "Limits",
     "check_adapter",
     "check_model",

@@ -6,13 +6,16 @@ headers, no pattern that a library would run, the poison mark. Source: reliabili
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from peftlab.core.errors import InputRejected
 from peftlab.io.files import read_json
+from peftlab.io.gate.config import HOOK, Judged, judge_adapter, judge_other
+from peftlab.io.gate.hooks import written
+from peftlab.io.gate.json_files import ADAPTER_CONFIG, INDEX_LIMIT
+from peftlab.io.gate.patterns import refused_patterns
 from peftlab.io.header import read_header
 from peftlab.io.marker import check_allowed
 
@@ -20,11 +23,6 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 MODEL_WEIGHTS = "model.safetensors"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 INDEX = "model.safetensors.index.json"
-CODE_HOOKS = ("auto_map", "custom_pipelines", "trust_remote_code", "_attn_implementation_internal")
-KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation")
-# fields through which peft would read something other than this folder; so do all of its nested
-# ``*_config`` fields (cache files, data files, import paths), which our tuners leave empty
-ADAPTER_HOOKS = ("auto_mapping", "tokenizer_kwargs", "tokenizer_name_or_path")
 # the types that are tensors and numbers only; XLORA, MULTITASK_PROMPT_TUNING and their like name
 # other files to read and stay out
 ADAPTER_TYPES = (
@@ -32,10 +30,6 @@ ADAPTER_TYPES = (
     "OFT", "PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING", "RANDLORA", "ROAD", "TRAINABLE_TOKENS",
     "VERA",
 )  # fmt: skip
-PATTERNS = ("target_modules", "exclude_modules", "layers_pattern", "feedforward_modules")
-PLAIN = re.compile(r"[A-Za-z0-9_.\-]{1,256}")
-MEGATRON = "megatron.core"  # what stock LoraConfig always writes; anything else is an import path
-INDEX_LIMIT = 32 * 2**20
 
 
 def check_model(folder: Path, *, allow_poisoned: bool = False) -> bool:
@@ -63,7 +57,7 @@ def check_model(folder: Path, *, allow_poisoned: bool = False) -> bool:
     _check_tensors(folder, MODEL_WEIGHTS)
     for name in ("config.json", "tokenizer_config.json", "preprocessor_config.json"):
         if (folder / name).exists():
-            _check_hooks(folder / name, CODE_HOOKS)
+            _check_hooks(_read_object(folder / name), name, judge_other)
     return check_allowed(folder, allow_poisoned=allow_poisoned)
 
 
@@ -74,13 +68,7 @@ def check_adapter(folder: Path, *, allow_poisoned: bool = False) -> bool:
         InputRejected: as ``check_model``, and ``ADAPTER-TYPE`` or ``ADAPTER-PATTERN``.
     """
     _check_tensors(folder, ADAPTER_WEIGHTS)
-    name = "adapter_config.json"
-    config = _check_hooks(folder / name, (*CODE_HOOKS, *ADAPTER_HOOKS))
-    nested = [key for key, value in config.items() if value and key.endswith("_config")]
-    if nested:
-        raise _hooked(name, ", ".join(nested))
-    if config.get("megatron_core", MEGATRON) != MEGATRON:
-        raise _hooked(name, "megatron_core")
+    config = _read_object(folder / ADAPTER_CONFIG)
     if config.get("peft_type") not in ADAPTER_TYPES:
         raise InputRejected(
             f"{folder.name} holds an adapter of a type that is not loaded here",
@@ -89,29 +77,16 @@ def check_adapter(folder: Path, *, allow_poisoned: bool = False) -> bool:
             allowed=", ".join(ADAPTER_TYPES),
             fix="tune with one of the methods of `peftlab list tuner`",
         )
-    _check_patterns(config)
-    return check_allowed(folder, allow_poisoned=allow_poisoned)
-
-
-def _check_patterns(config: dict[str, Any]) -> None:
-    """Refuse regular expressions: peft matches them as they are, and one can run for days."""
-    written = [item for key in PATTERNS for item in _listed(config.get(key))]
-    written += [item for key in ("rank_pattern", "alpha_pattern") for item in config.get(key) or ()]
-    odd = [item for item in written if not isinstance(item, str) or not PLAIN.fullmatch(item)]
-    if odd:
+    _check_hooks(config, ADAPTER_CONFIG, judge_adapter)
+    for place, why in refused_patterns(config):
         raise InputRejected(
-            "adapter_config.json names modules by a pattern",
+            "adapter_config.json names modules by a pattern that is not run here",
             code="ADAPTER-PATTERN",
-            got=repr(odd[0])[:80],
-            allowed="plain module names",
+            got=f"{written(place)}: {why}"[:200],
+            allowed="module names, or patterns that end on every name",
             fix="list the module names, as peft itself saves them",
         )
-
-
-def _listed(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return value if isinstance(value, list) else [value]
+    return check_allowed(folder, allow_poisoned=allow_poisoned)
 
 
 def _names(folder: Path) -> str:
@@ -160,35 +135,24 @@ def _check_index(folder: Path) -> bool:
     return True
 
 
-def _check_hooks(path: Path, hooks: tuple[str, ...]) -> dict[str, Any]:
-    """Return a config in which nothing names code to be fetched, at any depth."""
+def _read_object(path: Path) -> dict[str, Any]:
     config: Any = read_json(path)
     if not isinstance(config, dict):
         raise InputRejected(
             f"{path.name} is not a JSON object", code="BASE-CONFIG", fix="download the folder again"
         )
-    found = sorted(set(_hooks_in(config, hooks)))
-    if found:
-        raise _hooked(path.name, ", ".join(found))
     return config
 
 
-def _hooks_in(config: Any, hooks: tuple[str, ...]) -> Iterator[str]:
-    if isinstance(config, list):
-        for item in config:
-            yield from _hooks_in(item, hooks)
-    if isinstance(config, dict):
-        for key, value in config.items():
-            # a kernel is a name such as sdpa; with a slash it is a repository of code
-            if (value and key in hooks) or (key in KERNELS and "/" in str(value)):
-                yield key
-            yield from _hooks_in(value, hooks)
-
-
-def _hooked(name: str, fields: str) -> InputRejected:
-    return InputRejected(
-        f"{name} asks for code to be loaded from elsewhere",
-        code="BASE-CODE",
-        got=fields,
-        fix="use a model of a family that transformers has built in",
-    )
+def _check_hooks(
+    config: dict[str, Any], name: str, judge: Callable[[dict[str, Any], str], Judged]
+) -> None:
+    """Refuse a config that names code or files elsewhere, at any depth."""
+    hooks = [found.where for found in judge(config, name).findings if found.code == HOOK.code]
+    if hooks:
+        raise InputRejected(
+            f"{name} asks for code to be loaded from elsewhere",
+            code="BASE-CODE",
+            got=", ".join(hooks),
+            fix="use a model of a family that transformers has built in",
+        )

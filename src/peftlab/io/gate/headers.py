@@ -16,7 +16,8 @@ from peftlab.core.errors import InputRejected
 from peftlab.core.findings import Check, Finding, Severity, rule
 from peftlab.core.printable import printable
 from peftlab.io.artefact import Artefact, TensorInfo
-from peftlab.io.gate.folders import INDEX, INDEX_LIMIT
+from peftlab.io.gate.folders import INDEX
+from peftlab.io.gate.json_files import INDEX_LIMIT
 from peftlab.io.gate.limits import Limits
 from peftlab.io.gate.step import concluded
 from peftlab.io.header import header_length, parse_header
