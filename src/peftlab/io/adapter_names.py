@@ -108,6 +108,17 @@ def read_name(name: str, peft_type: str = "") -> Part:
     return Part("", layer, "extra")
 
 
+def module_name(name: str) -> str:
+    """Return the name in the model of a whole tensor that an adapter carries.
+
+    Examples:
+        >>> module_name("base_model.model.score.modules_to_save.weight")
+        'score.weight'
+    """
+    bare = name.removeprefix(PEFT_PREFIX).removeprefix("base_model.")
+    return bare.replace(".modules_to_save.", ".").replace(".base_layer.", ".")
+
+
 def method_of(names: Iterable[str]) -> str:
     """Return the method of an adapter without a config; LORA where its names do not tell.
 

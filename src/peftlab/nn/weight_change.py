@@ -18,6 +18,7 @@ from peftlab.core.types import Bools, Floats
 
 BLOCK = 2**20  # numbers of each weight that are looked at at once
 MOST_RANK, SPARE = 64, 8  # rank that is told apart, and directions beyond it
+WIDEST = 2**18  # sides of a weight whose change is looked through for its rank
 ENERGY = 0.99  # of a change that counts as all of it: rounding to bfloat16 adds some
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -29,7 +30,8 @@ class Change:
     Attributes:
         old: Frobenius norm of the old weight.
         change: Frobenius norm of the difference.
-        rows: (m,), length of the difference of each row (of each entry of a vector).
+        rows: (m,), length of the difference of each row (of each entry of a vector); rows of over
+            1 M numbers are several rows here.
         changed: (m,), which rows differ in any bit.
         kept: among the changed rows, the share whose own length is kept to 0.1 %.
     """
@@ -105,7 +107,7 @@ def rank_of_change(new: torch.Tensor, old: torch.Tensor, *, seed: int) -> int | 
         seed: of the random directions; global generators are left alone.
 
     Returns:
-        0 to 64; None if more are needed.
+        0 to 64; None if more are needed, or if a side is over 262,144.
 
     Examples:
         >>> old = torch.zeros(200, 100)
@@ -113,6 +115,8 @@ def rank_of_change(new: torch.Tensor, old: torch.Tensor, *, seed: int) -> int | 
         1
     """
     width = new[0].numel()
+    if max(width, len(new)) > WIDEST:
+        return None
     directions = min(MOST_RANK + SPARE, len(new), width)
     draw = torch.Generator().manual_seed(seed)
     omega = torch.randn(width, directions, generator=draw, dtype=torch.float32)
@@ -137,8 +141,14 @@ def rank_of_change(new: torch.Tensor, old: torch.Tensor, *, seed: int) -> int | 
 
 
 def _rows(weight: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield a weight as blocks of rows, (m, n); a vector as rows of one number."""
+    """Yield a weight as blocks of rows, (m, n); a vector as rows of one number.
+
+    A row that is longer than a block is several rows.
+    """
     table = weight.detach().reshape(len(weight), -1) if weight.dim() else weight.reshape(1, 1)
+    if table.shape[1] > BLOCK:
+        yield from (part.reshape(1, -1) for part in table.reshape(-1).split(BLOCK))
+        return
     step = max(1, BLOCK // max(1, table.shape[1]))
     for start in range(0, len(table), step):
         yield table[start : start + step]

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 
 from peftlab.core.findings import Check, Finding, Severity, rule
 from peftlab.io.adapter_layout import FLOATS, AdapterLayout, Pair, read_layout
+from peftlab.io.adapter_names import module_name
 from peftlab.io.adapter_scale import declared_rank
 from peftlab.io.artefact import Artefact
 from peftlab.io.base_tensors import PACKED, BaseTensors
@@ -134,7 +135,7 @@ def _shapes(artefact: Artefact, layout: AdapterLayout, base: BaseTensors) -> Ite
             update = f"({pair.d_out}, {pair.d_in})"
             yield SHAPE.found(pair.a, f"update {update}, {name} is {info.shape}")
     for name in layout.extra:
-        found = base.find(_module_name(name))
+        found = base.find(module_name(name))
         if found is None or role_of(name) in {"embedding", "output", "head", "tokens"}:
             continue  # those are resized or made anew by honest training
         shape, other = artefact.tensors[name].shape, base.tensors[found].shape
@@ -199,7 +200,7 @@ def _excuse(artefact: Artefact, role: str, *, resized: bool) -> str:
 
 def _declared(name: str, artefact: Artefact, role: str) -> str:
     """Return which field of the config says that this tensor is saved; empty if none does."""
-    config, module = artefact.config, _module_name(name)
+    config, module = artefact.config, module_name(name)
     for key in ("modules_to_save", "target_modules"):
         if key == "target_modules" and ".base_layer." not in name:
             continue  # peft saves embeddings under an update of them as base_layer
@@ -223,12 +224,6 @@ def _listed(value: object) -> list[str]:
 def _is_part(module: str, name: str) -> bool:
     """Return whether a module that a config names, by its end, is on the way to a tensor."""
     return bool(module) and f"{module}." in f"{name}."
-
-
-def _module_name(name: str) -> str:
-    """Return the name that a saved tensor has in the model."""
-    bare = name.removeprefix("base_model.model.").removeprefix("base_model.")
-    return bare.replace(".modules_to_save.", ".").replace(".base_layer.", ".")
 
 
 def _looks_resized(artefact: Artefact, layout: AdapterLayout) -> bool:
