@@ -51,8 +51,11 @@ def fit(
     if as_json:
         out_json(facts)
         return
-    put(f"{facts['adapters']} adapters of {facts['concepts']} concepts, sizes "
-        f"{', '.join(map(str, made.levels.tolist()))}, {facts['layers']} layers; head {head}")  # fmt: skip
+    sizes = ", ".join(map(str, made.levels.tolist()))
+    put(
+        f"{facts['adapters']} adapters of {facts['concepts']} concepts, sizes {sizes}, "
+        f"{facts['layers']} layers; head {head}"
+    )
     if not made.conformal.can_rule_out:
         put("too few concepts for prediction sets that rule a size out")
     put(f"auditor: {out}")

@@ -14,6 +14,7 @@ from peftlab.audits.size.features import DEFAULT, Kind
 from peftlab.audits.size.table import table_of
 from peftlab.audits.size.votes import Votes
 
+MOST_REPEATS = 5  # of the curve: it fits many heads
 FEW = (1, 2, 3, 5, 8, 12, 15, 20, 30, 40)  # training concepts (1 to 5: arXiv 2406.19395, figure 5)
 
 
@@ -38,12 +39,15 @@ def curve(
     bank: SpectraBank, heads: Sequence[str], *, features: Sequence[Kind] = DEFAULT, repeats: int,
     seed: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Return MAE and accuracy of each head by number of training concepts, one and up."""
+    """Return MAE and accuracy of each head by number of training concepts, one and up.
+
+    At most 5 splits are used for each number.
+    """
     table = table_of(bank, features)
     most = len(bank.concepts) - max(1, min(splits.LEFT, len(bank.concepts) // 4))
     rows = []
     for count in [number for number in FEW if number <= most]:
-        cuts = splits.by_name(bank.names, count, repeats, seed)
+        cuts = splits.by_name(bank.names, count, min(repeats, MOST_REPEATS), seed)
         for head in heads:
             found = score(head, table, bank.sizes, bank.names, cuts)
             rows.append({
