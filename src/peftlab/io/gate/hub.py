@@ -46,7 +46,7 @@ class HubSource:
         self._name, _, revision = reference.partition("@")
         if offline:
             raise Stop(SOURCE.found(reference, "no such folder, and the hub is not asked offline"))
-        info = self._ask(lambda: self._info(revision or None))
+        info = self._ask("gate-source", lambda: self._info(revision or None))
         self.commit: str | None = str(info.sha)
         if not COMMIT.fullmatch(str(info.sha)):
             raise Stop(HUB.found(reference, f"{info.sha!r} is not a commit"))
@@ -62,7 +62,7 @@ class HubSource:
     def fetch(self, entry: Entry, snapshots: Snapshots) -> OpenFile:
         """Download one file; its size and hash must be those of the listing."""
         try:
-            file = self._ask(lambda: self._download(entry, snapshots))
+            file = self._ask("gate-files", lambda: self._download(entry, snapshots))
         except WrongSize as error:
             raise Stop(HUB.found(entry.name, str(error)), "gate-hashes") from None
         if not _is_listed(file, self._listed[entry.name]):
@@ -97,7 +97,7 @@ class HubSource:
                 if monotonic() > end:
                     raise Stop(SOURCE.found(entry.name, "the download is too slow"), "gate-files")
 
-    def _ask(self, question: Callable[[], T]) -> T:
+    def _ask(self, step: str, question: Callable[[], T]) -> T:
         """Return the answer of the hub, asked up to five times more if it is busy or breaks off."""
         from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
@@ -106,31 +106,37 @@ class HubSource:
                 return question()
             except HfHubHTTPError as error:
                 if error.response.status_code not in PASSING or attempt == RETRIES:
-                    raise self._refused(error) from None
+                    raise self._refused(error, step) from None
                 wait = _asked_wait(error.response.headers.get("Retry-After"))
             except HTTPError as error:
                 if attempt == RETRIES:
-                    raise self._refused(error) from None
+                    raise self._refused(error, step) from None
                 wait = 0.0
             except (OfflineModeIsEnabled, ValueError, KeyError, TypeError, AttributeError) as error:
-                raise self._refused(error) from None  # offline, or an answer that makes no sense
+                raise self._refused(
+                    error, step
+                ) from None  # offline, or an answer that makes no sense
             if wait > MOST_WAIT:
                 why = f"the hub is busy and asks to wait {wait:.0f} s"
-                raise Stop(SOURCE.found(self._reference, why))
+                raise Stop(SOURCE.found(self._reference, why), step)
             backoff = min(MOST_WAIT, FIRST_WAIT * 2**attempt)
             sleep(max(wait, backoff * (0.5 + random.random() / 2)))  # noqa: S311  spreads retries
         raise AssertionError  # pragma: no cover
 
-    def _refused(self, error: Exception) -> Stop:
+    def _refused(self, error: Exception, step: str) -> Stop:
         words = {
             "GatedRepoError": "the repository is gated: accept its terms and log in",
             "RepositoryNotFoundError": "no such folder, and no such repository on the hub (or a "
             "private one)",
             "RevisionNotFoundError": "the repository has no such revision",
+            "401": "not without logging in",
+            "404": "the hub has nothing of that name",
             "OfflineModeIsEnabled": "no such folder, and the hub is not asked offline",
         }  # fmt: skip
-        why = words.get(type(error).__name__, f"the hub did not give it: {error}")
-        return Stop(SOURCE.found(self._reference, " ".join(why.split())))
+        status = str(getattr(getattr(error, "response", None), "status_code", ""))
+        known = words.get(type(error).__name__) or words.get(status)
+        why = known or f"the hub did not give it: {error}"
+        return Stop(SOURCE.found(self._reference, " ".join(why.split())), step)
 
 
 def _asked_wait(header: str | None) -> float:
