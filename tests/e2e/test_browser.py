@@ -11,8 +11,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "report"))
 
+from made_up_audits import HOSTILE, make_audit
 from made_up_results import arrays_of, make_results
 
+from peftlab.report.audit.html import render_audit
 from peftlab.report.html import render
 
 BROWSER = next(
@@ -97,16 +99,25 @@ class Browser:
         os.close(self._from)
 
 
-@pytest.fixture(scope="module", params=["full", "one cell", "empty"])
+@pytest.fixture(
+    scope="module",
+    params=["full", "one cell", "empty", "audit, hostile", "audit, stopped"],
+)
 def report(request, tmp_path_factory):
-    """Reports of made-up results: a page with every figure, a small one, and one of nothing."""
+    """Pages of made-up results: with every figure, small ones, one of nothing, a hostile one."""
+    kind = request.param
+    page = tmp_path_factory.mktemp("report") / "report.html"
+    if kind.startswith("audit"):
+        hostile = HOSTILE if "hostile" in kind else ""
+        stop = "gate-config" if "stopped" in kind else ""
+        page.write_text(render_audit(make_audit(hostile=hostile, stop=stop, failed=not stop)))
+        return page
     results, arrays = {"schema": "peftlab.results/1", "cells": []}, {}
-    if request.param == "full":
+    if kind == "full":
         results = make_results()
         arrays = {c["id"]: arrays_of(c) for c in results["cells"] if c["defence"] != "none"}
-    elif request.param == "one cell":
+    elif kind == "one cell":
         results = make_results(("badnets",), ("lora",), ("none", "psim"), (0,))
-    page = tmp_path_factory.mktemp("report") / "report.html"
     page.write_text(render(results, arrays))
     return page
 

@@ -46,6 +46,8 @@ def audit(
     values = _options(option)
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # for every library that could ask the hub
+    # Audits are threads already; more threads inside them would only wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from peftlab.engine.audit import audit as run
 
     report = run(

@@ -81,10 +81,10 @@ def run_jobs(jobs: Sequence[Job], context: AuditContext, workers: int) -> list[O
 
 
 def _line(check: Check) -> str:
-    counted = len(check.findings)
+    many = f"{len(check.findings)} {{}}{'' if len(check.findings) == 1 else 's'}"
     words = {
-        "passed": "nothing found" if not counted else f"{counted} remarks",
-        "found": f"{counted} finding{'' if counted == 1 else 's'}",
+        "passed": many.format("remark") if check.findings else "nothing found",
+        "found": many.format("finding"),
     }
     said = words.get(check.status, f"{check.status}: {check.reason}")
     return f"{check.name}: {said} ({check.seconds:.1f} s)"

@@ -83,10 +83,13 @@ def _type(peft_type: str, policy: Policy) -> list[Finding]:
 
 def _licence(checks: Sequence[Check], policy: Policy) -> list[Finding]:
     allowed = {name.casefold() for name in policy.allowed_licences}
-    stated = next((check.facts.get("licence") for check in checks if check.name == CARD), None)
-    if not allowed or str(stated or "").casefold() in allowed:
+    facts = next((check.facts for check in checks if check.name == CARD), {})
+    stated = [str(name) for name in facts.get("licence") or []]
+    if [name.casefold() for name in stated] == ["other"]:  # the hub's way to name one of its own
+        stated = [str(name) for name in facts.get("licence_name") or stated]
+    if not allowed or (stated and {name.casefold() for name in stated} <= allowed):
         return []
-    return [LICENCE.found("README.md#license", str(stated or "no licence is stated"))]
+    return [LICENCE.found("README.md#license", ", ".join(stated) or "no licence is stated")]
 
 
 def _required(checks: Sequence[Check], policy: Policy) -> list[Finding]:

@@ -94,6 +94,7 @@ def audit(
     request = _Request(str(reference), _folder(bank), rules, seed, offline, max(workers, 1), say)
     with ExitStack() as stack:
         base = open_base(against, rules.limits, offline=offline) if against else None
+        trusted = None if base is None else base.to_json()
         if base is not None:
             stack.enter_context(base.artefact)
         looked = _look(request, base, jobs, stack)
@@ -102,7 +103,7 @@ def audit(
     made = results_of(
         checks, waived, looked.failures, looked.about, seconds=time.perf_counter() - start,
         policy=policy_facts(rules, source, level, day), seed=seed,
-        against=None if base is None else base.to_json(), bank=None if bank is None else str(bank),
+        against=trusted, bank=None if bank is None else str(bank),
     )  # fmt: skip
     return AuditReport(
         tuple(checks), worst_first(checks), tuple(waived), tuple(looked.failures), made

@@ -60,7 +60,8 @@ class _Place:
         files = [str(file.get("name")) for file in about.get("files") or []]
         recorded = [str(file.get("name")) for file in about.get("recorded") or []]
         self._known = {*files, *recorded}
-        self._default = next(iter(sorted(files)), found.name)
+        configs = [name for name in files if name.endswith("config.json")]
+        self._default = next(iter([*sorted(configs), *sorted(files)]), found.name)
 
     def uri(self, name: str) -> str:
         """Return the percent-encoded URI of a file: relative, and never a way out."""
