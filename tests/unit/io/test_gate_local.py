@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from peftlab.core.errors import ResourceLimit
 from peftlab.io.gate import Limits, inspect, local, open_artefact
 from peftlab.io.gate.listing import Stop
 from peftlab.io.gate.local import FolderSource
@@ -244,6 +245,29 @@ def test_sizes(adapter):
     os.truncate(adapter / "model.bin", 3 * 2**30)
     os.truncate(adapter / WEIGHTS, 100)
     opened(adapter)[0].close()
+
+
+def test_nothing_stays_open_when_the_disk_is_full(adapter, monkeypatch):
+    def full(self, name, blocks, size):
+        raise ResourceLimit("full", code="DISK-FULL")
+
+    before = set(Path("/proc/self/fd").iterdir())
+    monkeypatch.setattr("peftlab.io.snapshot.Snapshots.keep", full)
+    with pytest.raises(ResourceLimit):
+        open_artefact(str(adapter))
+    assert set(Path("/proc/self/fd").iterdir()) == before
+
+
+def test_the_first_step_that_stops_is_the_last_that_runs(adapter):
+    (adapter / WEIGHTS).write_bytes(b"no tensors")
+    artefact, _ = opened(adapter)
+    with artefact:
+        checks = inspect(artefact, limits=Limits())
+    status = {check.name: check.status for check in checks}
+    assert status["gate-headers"] == "stopped"
+    assert status["gate-semantic"] == status["gate-values"] == "not checked"
+    assert "gate-headers" in checks[-1].reason
+    assert all(check.seconds >= 0 for check in checks)
 
 
 # what happens to a folder between two steps

@@ -297,6 +297,12 @@ def test_inflating_is_lazy_and_exact():
     assert len(first) <= 2**20
 
 
+def test_what_the_unpacker_holds_back_is_asked_for():
+    """At a full block of output it can have taken all input and still owe some bytes."""
+    content = bytes(2**20 + 10)
+    assert b"".join(_inflated(memoryview(deflated(content)))) == content
+
+
 def test_much_behind_the_packed_data_costs_nothing():
     with pytest.raises(BadZip, match="after"):
         list(_inflated(memoryview(deflated(b"hello") + bytes(2**24))))
