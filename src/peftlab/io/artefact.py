@@ -87,7 +87,7 @@ class Artefact:
 
 def open_file(path: Path, name: str) -> OpenFile:
     """Copy, hash and map one regular file, without following a link."""
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | os.O_CLOEXEC
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
     descriptor = os.open(path, flags)
     try:
         return Snapshots().keep(name, blocks_of(descriptor), os.fstat(descriptor).st_size)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
+from zip_tools import File, archive
 
 from peftlab.core.findings import Severity
 from peftlab.io.artefact import Artefact
@@ -169,6 +170,15 @@ def test_a_format_that_notes_something_for_each_layer_passes():
     """Cloneofsimo's trainer writes the rank of each layer there."""
     tensors = {f"unet:{number}:up": np.ones(1, np.float32) for number in range(80)}
     assert codes(save(tensors, {f"unet:{number}:rank": "1" for number in range(80)})) == []
+
+
+def test_a_file_that_is_a_zip_as_well():
+    zipped = archive(File(b"__main__.py", b"print(1)"), comment=b"x" * 100)
+    for inside in (zipped, b"\0" * 10**5 + zipped):
+        entry = {"dtype": "U8", "shape": [len(inside)], "data_offsets": [0, len(inside)]}
+        assert codes(raw({A: entry}, inside)) == ["GATE-POLYGLOT"]
+        entry = {"dtype": "U8", "shape": [len(inside) + 1], "data_offsets": [0, len(inside) + 1]}
+        assert codes(raw({A: entry}, inside + b"\0")) == []
 
 
 SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]

@@ -193,6 +193,14 @@ def test_errors_of_the_system_are_said(adapter, monkeypatch):
     assert set(Path("/proc/self/fd").iterdir()) == before
 
 
+def test_a_system_that_cannot_open_below_a_folder(adapter, monkeypatch):
+    def open_by_path(*_, **__):
+        raise NotImplementedError("dir_fd unavailable on this platform")
+
+    monkeypatch.setattr(local.os, "open", open_by_path)
+    assert "platform" in refused(adapter, "gate-source", "GATE-SOURCE").evidence
+
+
 def test_a_file_that_is_gone_again(adapter, monkeypatch):
     real = os.stat
 

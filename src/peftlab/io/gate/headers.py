@@ -20,6 +20,7 @@ from peftlab.io.gate.folders import INDEX
 from peftlab.io.gate.json_files import INDEX_LIMIT
 from peftlab.io.gate.limits import Limits
 from peftlab.io.gate.step import concluded
+from peftlab.io.gate.zip_directory import END, MOST_COMMENT
 from peftlab.io.header import header_length, parse_header
 from peftlab.io.marker import FILE as POISONED
 from peftlab.io.marker import KEY
@@ -52,6 +53,13 @@ DTYPE = rule(
     "a type that adapters do not have",
     why="truth values and unsigned integers are no weights; they can hold any content",
     fix="ask the publisher what the tensor is for",
+)
+POLYGLOT = rule(
+    "GATE-POLYGLOT",
+    Severity.MEDIUM,
+    "a tensor file that is a zip archive as well",
+    why="Python and other programs run or unpack such a file by its end, whatever its name",
+    fix="do not use it; no tool writes such a file by accident",
 )
 MARK = rule(
     "GATE-MARK",
@@ -91,6 +99,8 @@ def check_headers(artefact: Artefact, limits: Limits) -> Check:
         except InputRejected as error:
             return _stopped([*findings, HEADER.found(name, str(error.got))], limits)
         artefact.metadata[name] = header.pop("__metadata__", {})
+        if _ends_as_zip(file.view):
+            findings.append(POLYGLOT.found(name))
         findings += _of_metadata(name, artefact.metadata[name], len(header), limits)
         findings += _of_tensors(name, header, adapter=adapter)
         start = 8 + header_length(file.view, file.size, name, limits.header_bytes)
@@ -167,6 +177,13 @@ def _why_bad_shape(shape: list[int]) -> str:
     if math.prod(shape) > MOST_VALUES:
         return f"shape {shape}: more than {MOST_VALUES} values"
     return ""
+
+
+def _ends_as_zip(content: memoryview) -> bool:
+    """Return whether the end of a file is that of a zip: by chance once in 10**10 files."""
+    tail = bytes(content[-22 - MOST_COMMENT :])
+    at = tail.rfind(END)
+    return at >= 0 and tail[at + 20 : at + 22] == (len(tail) - at - 22).to_bytes(2, "little")
 
 
 def _of_metadata(

@@ -18,9 +18,16 @@ from peftlab.io.gate.listing import CHANGED, SOURCE, Entry, Kind, Stop
 from peftlab.io.gate.names import COUNT
 from peftlab.io.snapshot import OpenFile, Snapshots, WrongSize, blocks_of
 
+
+def _flags(*names: str) -> int:
+    """Return flags of ``os.open``; a system that lacks one is refused when a folder is opened."""
+    return sum(getattr(os, name, 0) for name in names)
+
+
+NO_LINK = _flags("O_NOFOLLOW")
 # O_NONBLOCK: a pipe that took the place of a file must not block
-FILE_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-FOLDER_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
+FILE_FLAGS = _flags("O_RDONLY", "O_CLOEXEC", "O_NONBLOCK") | NO_LINK
+FOLDER_FLAGS = _flags("O_RDONLY", "O_CLOEXEC", "O_DIRECTORY")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 BLOB = re.compile(r"\.\./\.\./blobs/([0-9a-f]{40}|[0-9a-f]{64})")
 
@@ -52,7 +59,7 @@ class FolderSource:
             if entry.name in self._blobs:
                 parents, name = ["..", "..", "blobs"], self._blobs[entry.name]
             for parent in parents:
-                flags = FOLDER_FLAGS | (0 if parent == ".." else os.O_NOFOLLOW)
+                flags = FOLDER_FLAGS | (0 if parent == ".." else NO_LINK)
                 folder = _open(parent, flags, opened[-1])
                 opened.append(folder)
             file = _copy(name, opened[-1], entry, snapshots)
@@ -90,7 +97,7 @@ class FolderSource:
         if self._folders > self._limits.files:
             why = f"more than {self._limits.files} folders"
             raise Stop(COUNT.found("the listing", why), "gate-names")
-        inner = _open(item, FOLDER_FLAGS | os.O_NOFOLLOW, folder)
+        inner = _open(item, FOLDER_FLAGS | NO_LINK, folder)
         try:
             yield from self._walk(inner, f"{name}/")
         finally:
@@ -171,7 +178,7 @@ def _stamp(about: os.stat_result) -> tuple[int, int, int]:
 def _open(path: str | Path, flags: int, folder: int | None, step: str = "gate-source") -> int:
     try:
         return os.open(path, flags, dir_fd=folder)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, NotImplementedError) as error:
         raise _refused(str(path), error, step) from None
 
 
