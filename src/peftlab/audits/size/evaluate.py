@@ -165,8 +165,6 @@ def evaluate(
         make(name)
     table, sizes, names = table_of(bank, features), bank.sizes, bank.names
     cuts = splits.by_name(names, train, repeats, seed)
-    for train_rows, test_rows in cuts:
-        splits.check(names, train_rows, test_rows)
     found = []
     for place, head in enumerate(heads):
         if progress is not None:
@@ -194,6 +192,7 @@ def score(
     mae, mape, hits, bits, covered, kept = [], [], [], [], [], []
     confusion = np.zeros((len(levels), len(levels)), dtype=np.int64)
     for train, test in cuts:
+        splits.check(names, train, test)
         own, concepts = sizes[train], [names[i] for i in train]
         fitted = make(head).fit(table.pick(train), own, concepts)
         size = fitted.guess(table.pick(test)).size

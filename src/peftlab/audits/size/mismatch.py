@@ -68,12 +68,11 @@ def _pair(
     own, theirs = table_of(bank, features), table_of(other, features)
     plain, flags = [], []
     mended: dict[int, list[float]] = {count: [] for count in REFERENCES}
-    for repeat, (rows, _) in enumerate(splits.by_name(bank.names, train, repeats, seed)):
+    for repeat, (rows, rest) in enumerate(splits.by_name(bank.names, train, repeats, seed)):
+        splits.check(bank.names, rows, rest)
         concepts = [bank.names[i] for i in rows]
         inside = np.isin(other.names, concepts)
         test, known = np.flatnonzero(~inside), np.flatnonzero(inside)
-        both = (*concepts, *(other.names[i] for i in test))
-        splits.check(both, np.arange(len(rows)), np.arange(len(rows), len(both)))
         table, sizes, truth = own.pick(rows), bank.sizes[rows], other.sizes[test]
         fitted = make(head).fit(table, sizes, concepts)
         targets = theirs.pick(test)

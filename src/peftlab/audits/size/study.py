@@ -66,6 +66,7 @@ def layer_map(
     far = np.zeros(len(table.names))
     hits, count = np.zeros(len(table.names)), 0
     for train_rows, test_rows in splits.by_name(bank.names, train, repeats, seed):
+        splits.check(bank.names, train_rows, test_rows)
         concepts = [bank.names[i] for i in train_rows]
         head = Votes().fit(table.pick(train_rows), sizes[train_rows], concepts)
         guess = head.levels[head.votes(table.pick(test_rows))]
