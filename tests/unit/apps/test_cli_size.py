@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from size_banks import make_bank
 from tests.cli_tools import cli
 
 from peftlab.audits.size.features import Shape, Spectra
+from size_banks import make_bank
 
 RECIPE = {"lr": 1e-3, "steps": 500}
 

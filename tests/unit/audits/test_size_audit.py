@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from size_banks import make_bank
 from test_size_features import write_adapter
 
 from peftlab.audits.size import SizeAudit, SpectraBank
@@ -13,6 +12,7 @@ from peftlab.core.errors import ConfigError, NotApplicable
 from peftlab.core.findings import Severity
 from peftlab.io.adapter_layout import read_layout
 from peftlab.io.gate import inspect, open_artefact
+from size_banks import make_bank
 
 SIZES = (1, 2, 3, 4, 5, 6)
 

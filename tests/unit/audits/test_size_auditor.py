@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from size_banks import make_bank
 
 from peftlab.audits.size import SizeAuditor
 from peftlab.audits.size.conformal import ConformalSets
@@ -15,6 +14,7 @@ from peftlab.audits.size.recipe_gate import RecipeGate
 from peftlab.audits.size.references import scale_factors
 from peftlab.audits.size.table import table_of
 from peftlab.core.errors import ConfigError, InputRejected, NotApplicable
+from size_banks import make_bank
 
 KINDS = ("A", "B", "BA")
 RECIPE = {"lr": 1e-3, "steps": 500, "batch": 1}

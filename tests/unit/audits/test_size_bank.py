@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from size_banks import make_bank
 from test_size_features import write_adapter
 
 from peftlab.audits.size import SpectraBank
 from peftlab.audits.size.errors import BankMismatch
 from peftlab.audits.size.rows import read_rows, write_rows
 from peftlab.core.errors import ConfigError, InputRejected
+from size_banks import make_bank
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from size_banks import make_bank
 
 from peftlab.audits.size import SizeAuditor, evaluate, splits
 from peftlab.audits.size.bench import OWN, bench
@@ -16,6 +15,7 @@ from peftlab.audits.size.mismatch import mismatch
 from peftlab.audits.size.study import layer_map
 from peftlab.audits.size.table import table_of
 from peftlab.core.errors import ConfigError
+from size_banks import make_bank
 
 BANK = make_bank(concepts=20, layers=4, noise=0.15, own=0.15)
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from size_banks import make_bank
 
 from peftlab.audits.size.guess import concept_folds, middle, nearest_level
 from peftlab.audits.size.heads import ABOUT, HEADS, make
@@ -14,6 +13,7 @@ from peftlab.audits.size.ordinal import _derivatives, _loss
 from peftlab.audits.size.table import Table, table_of
 from peftlab.audits.size.votes import Votes, plurality
 from peftlab.core.errors import ConfigError
+from size_banks import make_bank
 
 KINDS = ("A", "B", "BA")
 

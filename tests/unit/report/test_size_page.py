@@ -1,13 +1,13 @@
 """The page of a size bench: all figures, names from outside as text, gaps without a crash."""
 
 import pytest
-from size_banks import make_bank
 
 from peftlab.audits.size import SizeAuditor
 from peftlab.audits.size.bench import bench
 from peftlab.core.errors import InputRejected
 from peftlab.report.size.html import render_size
 from peftlab.report.size.words import sentences
+from size_banks import make_bank
 
 EVIL = "<script>alert(1)</script>\u202e"
 
