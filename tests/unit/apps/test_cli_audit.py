@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,6 +95,17 @@ def test_a_policy_decides(adapter, tmp_path):
     )
     done = cli("audit", "bot", "--policy", "gate.toml")
     assert (done.code, "signed an agreement" in done.out) == (0, True)
+
+
+def test_the_policy_of_the_docs_is_one(adapter, tmp_path):
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "audit-in-ci.md").read_text()
+    text = page.partition("```toml\n")[2].partition("```")[0]
+    (tmp_path / "gate.toml").write_text(text)
+    done = cli("audit", "bot", "--policy", "gate.toml", "--json")
+    assert done.code == 1, done.err
+    assert {rule for rule in done.json()["rules"] if rule.startswith("POLICY-")} == {
+        "POLICY-REQUIRED"  # gate-load needs --against
+    }
 
 
 @pytest.mark.parametrize(
