@@ -73,7 +73,8 @@ def judge_adapter(config: Mapping[str, Any], file: str = ADAPTER_CONFIG) -> Judg
         >>> [found.code for found in judged.findings], judged.config
         (['GATE-HOOK'], {'peft_type': 'LORA', 'r': 8})
     """
-    hooks = {*hooks_of(config, adapter=True), *unknown_texts(config)}
+    hooks = set(hooks_of(config, adapter=True))
+    hooks |= set(unknown_texts(without(dict(config), hooks)))
     kept = without(dict(config), hooks)
     odd = list(judge_fields(kept, file))
     findings = [

@@ -16,7 +16,7 @@ from typing import Any
 
 from peftlab.core.findings import Finding, Severity, rule
 from peftlab.io.gate.hooks import Path as Place
-from peftlab.io.gate.hooks import texts_in, written
+from peftlab.io.gate.hooks import texts_in, without, written
 
 TYPE = rule(
     "GATE-TYPE",
@@ -102,9 +102,11 @@ def judge_fields(config: Mapping[str, Any], file: str) -> Iterator[tuple[Place, 
         yield ("peft_type",), TYPE.found(f"{file}#peft_type", f"{kind!r} is no type of peft")
         return
     names = {**facts()["common"], **facts()["types"][kind]}
-    for place, which, evidence in _judge(config, names, ()):
+    odd = list(_judge(config, names, ()))
+    for place, which, evidence in odd:
         yield place, which.found(f"{file}#{written(place)}", evidence, severity=_milder(evidence))
-    for place, evidence in _out_of_bounds(config, str(kind)):
+    sound = without(dict(config), {place for place, _, _ in odd})
+    for place, evidence in _out_of_bounds(sound, str(kind)):
         yield place, VALUE.found(f"{file}#{written(place)}", evidence)
 
 
