@@ -152,7 +152,7 @@ def _is_size_bank(folder: Path) -> bool:
 
 
 def _findings(found: Prediction, context: AuditContext) -> tuple[Finding, ...]:
-    where = context.artefact.source
+    where = context.artefact.tensors[context.layout.pairs[0].a].file
     if found.ood.flagged:
         return (UNLIKE.found(where, "; ".join(found.words())),)
     if not found.identified:
