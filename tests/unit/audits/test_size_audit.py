@@ -72,7 +72,7 @@ def test_without_a_recipe_it_is_a_remark(tmp_path, bank_folder):
 def test_with_a_recipe_it_is_a_leak(tmp_path, bank_folder):
     write_adapter(tmp_path / "a", scale=1.0)
     context = context_of(tmp_path / "a", bank_folder)
-    for options in ({"assume_recipe": True}, {"recipe": "lr=1e-3,steps=500", "head": "lda"}):
+    for options in ({"assume_recipe": True}, {"recipe": ["lr=1e-3,steps=500"], "head": "lda"}):
         found = build(**options).run(context)
         (finding,) = found.findings
         assert finding.code == "SIZE-TOLD"
@@ -134,7 +134,7 @@ def test_bank_of_rows_is_read_when_it_runs(tmp_path):
 
 
 def test_options_are_checked_at_once():
-    for wrong in ({"head": "magic"}, {"recipe": "lr"}, {"alpha": 0}):
+    for wrong in ({"head": "magic"}, {"recipe": ["lr"]}, {"alpha": 0}):
         with pytest.raises(ConfigError, match="OPTION-VALUE"):
             build(**wrong)
 

@@ -58,8 +58,8 @@ class SizeOptions(Options):
     assume_recipe: bool = option(
         False, "take the adapter to be trained as the bank was", source="ours"
     )
-    recipe: str = option(
-        "", "what is known of its training: lr=1e-3,steps=500", source="ours", max_length=400
+    recipe: tuple[str, ...] = option(
+        (), "what is known of its training: lr=1e-3, steps=500", source="ours"
     )
 
     @field_validator("head")
@@ -73,12 +73,12 @@ class SizeOptions(Options):
 
     @field_validator("recipe")
     @classmethod
-    def _pairs(cls, text: str) -> str:
+    def _pairs(cls, parts: tuple[str, ...]) -> tuple[str, ...]:
         try:
-            parse([text])
+            parse(parts)
         except ConfigError as error:
             raise ValueError(error.what) from None
-        return text
+        return parts
 
 
 @audit(
@@ -107,7 +107,7 @@ class SizeAudit:
         auditor = SizeAuditor(bank.kinds, self.options.head, self.options.alpha).fit(bank)
         found = auditor.predict(
             spectra_of(context.artefact, context.layout),
-            recipe=parse([self.options.recipe]) or None,
+            recipe=parse(self.options.recipe) or None,
             assume_recipe=self.options.assume_recipe,
         )
         leak = evaluate(
