@@ -4,7 +4,8 @@ Everything here is a claim of the publisher. Nothing is fetched to verify it: a 
 named is not looked up, and a licence that is named is not read.
 
 Looked at: ``README.md`` (its front matter by a parser of ``key: value`` lines, never by a YAML
-library), the config, the metadata of the tensor files, and our own mark of poisoned models.
+library), the config, and the metadata of the tensor files. Our own mark of poisoned models is the
+business of the gate.
 """
 
 from __future__ import annotations
@@ -15,20 +16,13 @@ from dataclasses import dataclass
 from itertools import islice
 
 from peftlab.core.contracts import AuditContext, AuditResult
-from peftlab.core.errors import InputRejected
 from peftlab.core.findings import Finding, Rule, Severity, Table, rule
 from peftlab.core.leaks import Leak, hidden_in, homes_in, markup_in, masked, secrets_in
 from peftlab.core.options import Options, option
 from peftlab.core.printable import printable
 from peftlab.core.registry import audit
-from peftlab.io import marker
 from peftlab.io.artefact import Artefact
-from peftlab.io.strict_json import parse_json
 
-MARKED = rule(
-    "CARD-POISONED", Severity.HIGH, "the artefact carries the mark of a poisoned red-team model",
-    why="it was made to misbehave on a trigger", fix="never deploy or publish it",
-)  # fmt: skip
 SECRET = rule(
     "CARD-SECRET", Severity.MEDIUM, "a key or password stands in a published text",
     why="whoever reads the file can use it", fix="revoke it now, then publish a clean file",
@@ -151,7 +145,7 @@ class CardAudit:
         artefact = context.artefact
         card = _read(artefact, self.options.readme_bytes)
         claims = _claims(artefact, card)
-        findings = [*_marks(artefact), *_claimed(card, claims), *_notes(artefact)]
+        findings = [*_claimed(card, claims), *_notes(artefact)]
         for where, text in card.texts.items():
             findings += _hygiene(where, text, self.options.listed)
         rows = tuple((key, ", ".join(values)[:LONGEST], source) for key, source, values in claims)
@@ -245,28 +239,6 @@ def _claims(artefact: Artefact, card: Card) -> Claims:
         add("base_in_metadata", file, [notes[key] for key in BASE_NOTES if key in notes])
         add("format", file, notes.get("format"))
     return found
-
-
-def _marks(artefact: Artefact) -> Iterator[Finding]:
-    """Yield our own mark of a poisoned model, whole or in part."""
-    places = {marker.FILE: marker.FILE in {*artefact.files, *artefact.recorded}}
-    if "config.json" in artefact.files:
-        places["config.json"] = marker.KEY in _fields(artefact, "config.json")
-    for file, notes in artefact.metadata.items():
-        places[file] = marker.KEY in notes
-    if any(places.values()):
-        missing = [place for place, found in places.items() if not found]
-        there = next(place for place, found in places.items() if found)
-        words = f"but not in {', '.join(missing)}: tampered with" if missing else "in all places"
-        yield MARKED.found(there, words)
-
-
-def _fields(artefact: Artefact, name: str) -> Mapping[str, object]:
-    try:
-        parsed = parse_json(artefact.read(name), name)
-    except InputRejected:
-        return {}
-    return parsed if isinstance(parsed, dict) else {}
 
 
 def _claimed(card: Card, claims: Claims) -> Iterator[Finding]:

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "BOOL": torch.bool,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz, "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+    "F8_E8M0": torch.float8_e8m0fnu,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
     "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8,
 }  # fmt: skip
-SMALL_FLOATS = (torch.float8_e4m3fn, torch.float8_e5m2)  # few operations know these
 _first = threading.Lock()
 
 
@@ -75,7 +76,7 @@ def factors_of(artefact: Artefact, pair: Pair) -> tuple[torch.Tensor, torch.Tens
 
 
 def _float(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.float() if tensor.dtype in SMALL_FLOATS else tensor
+    return tensor.float() if tensor.dtype.itemsize == 1 else tensor  # few operations know those
 
 
 @cache
