@@ -41,7 +41,7 @@ def case(request):
 class Reader(HTMLParser):
     """Collects elements, identifiers and texts; void elements need no end."""
 
-    VOID = frozenset({"meta", "br", "path", "use", "img"})
+    VOID = frozenset({"meta", "br", "wbr", "path", "use", "img"})
 
     def __init__(self, page):
         super().__init__()

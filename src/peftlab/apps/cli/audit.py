@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 DEFAULT_OUT = Path("runs/audit")
 FILES = {"html": "report.html", "json": "audit.json", "sarif": "audit.sarif"}
+WORDS = {"report.html": "report", "audit.json": "numbers", "audit.sarif": "sarif"}
 LEVELS = ("never", "info", "low", "medium", "high", "critical")
 
 
@@ -60,7 +61,7 @@ def audit(
     else:
         put(report.to_text())
         for path in written:
-            put(f"{'report' if path.suffix == '.html' else 'numbers'}: {path}")
+            put(f"{WORDS[path.name]}: {path}")
     if report.exit_code:
         sys.exit(report.exit_code)
 

@@ -142,8 +142,11 @@ def _plot(series: Sequence[Series], x_label: str, y_label: str, *, points: bool)
         )  # fmt: skip
     ax.set_xlabel(x_label)
     ax.set_ylabel(y_label)
+    xs = [float(x) for each in series for x, _ in each.points]
+    if min(xs) == max(xs):
+        ax.set_xlim(xs[0] - 1, xs[0] + 1)
     ax.margins(x=0.03, y=0.08)
-    _few_ticks(ax.xaxis)
+    _few_ticks(ax.xaxis, whole=all(x == int(x) for x in xs))
     _few_ticks(ax.yaxis)
     _wide_legend(ax, series, columns)
     longest = max(len(each.points) for each in series)
@@ -152,10 +155,10 @@ def _plot(series: Sequence[Series], x_label: str, y_label: str, *, points: bool)
     ) else ""
 
 
-def _few_ticks(axis: Any) -> None:
+def _few_ticks(axis: Any, *, whole: bool = False) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], integer=whole))
     axis.set_major_formatter(lambda number, _: f"{number + 0.0:.4g}".replace("-", MINUS))
 
 

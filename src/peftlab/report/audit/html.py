@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peftlab.report.audit.figures import draw
 from peftlab.report.audit.read import WORST_FIRST, Audited, Step, read_audit
 from peftlab.report.audit.words import human, joined, kind_of, outcome, verdict
 from peftlab.report.page import MOST_LISTED, all_plain, common, environment
 from peftlab.report.read import DASH, mapping
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 MOST_CHARTS = 24  # of one page, which stays under 4 MB
 MOST_PLACES = 50  # of one rule
@@ -31,7 +35,9 @@ def render_audit(results: Mapping[str, Any]) -> str:
         InputRejected: ``REPORT-SCHEMA`` if it is something else.
     """
     found = read_audit(results)
-    page = environment().get_template("audit.html.j2")
+    engine = environment()
+    engine.filters["breakable"] = _breakable
+    page = engine.get_template("audit.html.j2")
     sentences = verdict(found)
     word, _, rest = sentences[0].partition(": ")
     return page.render(
@@ -60,6 +66,13 @@ def render_audit(results: Mapping[str, Any]) -> str:
     )
 
 
+def _breakable(text: object) -> Markup:
+    """Let a long name of dotted parts break between them; everything in it is escaped."""
+    from markupsafe import Markup, escape
+
+    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[._/#])", str(text)))
+
+
 def _common(results: Mapping[str, Any], found: Audited) -> dict[str, Any]:
     seed = results.get("seed")
     about = {
@@ -73,10 +86,11 @@ def _common(results: Mapping[str, Any], found: Audited) -> dict[str, Any]:
 
 
 def _look(found: Audited) -> str:
-    """Return the colour of the verdict: findings below the gate are neither good nor bad."""
+    """Return the colour of the verdict; what passed with medium findings is not plainly good."""
     if found.exit_code:
         return "mid" if found.status == "incomplete" else "bad"
-    return VERDICTS.get(found.status, "mid")
+    medium = any(found.counts.get(word) for word in WORST_FIRST[: WORST_FIRST.index("medium") + 1])
+    return VERDICTS.get(found.status, "mid" if medium else "good")
 
 
 def _groups(found: Audited) -> list[dict[str, Any]]:
@@ -100,7 +114,7 @@ def _groups(found: Audited) -> list[dict[str, Any]]:
 def _step(step: Step) -> dict[str, Any]:
     return {
         "name": step.name,
-        "title": step.title,
+        "title": step.title[:1].upper() + step.title[1:],
         "outcome": outcome(step),
         "look": LOOKS.get(step.status, "open"),
         "reason": step.reason,
@@ -121,7 +135,7 @@ def _audits(found: Audited) -> list[dict[str, Any]]:
         shown.append({
             **_step(step),
             "facts": _facts(step.facts),
-            "tables": [_table(table) for table in step.tables],
+            "tables": [made for table in step.tables if (made := _table(table))["rows"]],
             "figures": drawn,
             "not_checked": step.not_checked,
             "seconds": None if step.seconds is None else f"{step.seconds:.2f} s",
@@ -130,7 +144,12 @@ def _audits(found: Audited) -> list[dict[str, Any]]:
 
 
 def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(key.replace("_", " "), value_text(value)) for key, value in facts.items()]
+    shown = [(_spaced(key), value_text(value)) for key, value in facts.items()]
+    return [(key, text) for key, text in shown if text != DASH]
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def value_text(value: Any) -> str:
@@ -140,12 +159,10 @@ def value_text(value: Any) -> str:
         >>> value_text(0.123456), value_text(["q", "v"]), value_text(True)
         ('0.1235', 'q, v', 'yes')
     """
-    if value is None or value in ([], {}):
+    if value is None or value in ("", [], {}):
         return DASH
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}".replace("-", "\u2212")
+    if isinstance(value, bool | int | float):
+        return _number(value)
     if isinstance(value, Mapping):
         return ", ".join(f"{key}: {value_text(item)}" for key, item in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -153,11 +170,19 @@ def value_text(value: Any) -> str:
     return str(value)
 
 
+def _number(value: float) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}".replace("-", "\u2212")
+    return (f"{value:,}" if abs(value) >= 10_000 else str(value)).replace(",", "\u202f")
+
+
 def _table(table: Mapping[str, Any]) -> dict[str, Any]:
     rows = [row for row in table.get("rows") or [] if isinstance(row, Sequence) and row]
     return {
         "title": str(table.get("title") or ""),
-        "header": list(map(str, table.get("header") or [])),
+        "header": [_spaced(str(name)) for name in table.get("header") or []],
         "rows": [list(map(value_text, row)) for row in rows[:MOST_LISTED]],
         "more": max(len(rows) - MOST_LISTED, 0),
     }
