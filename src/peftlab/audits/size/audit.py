@@ -184,7 +184,7 @@ def _votes(found: Prediction) -> Chart:
     low, high = found.interval
     return Chart(
         "Votes for each size",
-        f"Share of each known size by the head {found.head}. {1 - found.alpha:.0%} set: "
+        f"Share of each known size by the head {found.head}. {100 * (1 - found.alpha):.3g} % set: "
         f"{low} to {high}. {found.recipe.words[:1].upper() + found.recipe.words[1:]}.",
         "training examples",
         "share",

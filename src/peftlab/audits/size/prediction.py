@@ -77,17 +77,18 @@ class Prediction:
         """Return the result in sentences, caveats included."""
         low, high = self.interval
         span = str(low) if low == high else f"{low} to {high}"
-        said = [f"about {self.size:.4g} training examples; {1 - self.alpha:.0%} set: {span}"]
+        sure, plural = f"{100 * (1 - self.alpha):.3g} %", "" if self.size == 1 else "s"
+        said = [f"about {self.size:.4g} training example{plural}; {sure} set: {span}"]
         if not self.ruled_out:
             said.append(
-                f"the bank has {self.bank['concepts']} concepts, too few for a "
-                f"{1 - self.alpha:.0%} set that leaves anything out"
+                f"the bank has {self.bank['concepts']} concepts, too few for a {sure} set that "
+                "leaves anything out"
             )
         said.append(self.recipe.words)
         if self.ood.flagged:
             said.append(
-                f"unlike the bank (p = {self.ood.p_value:.2g}, {self.ood.outside:.0%} of the "
-                "layers outside its norms): another recipe, base or kind of data is likely"
+                f"unlike the bank (p = {self.ood.p_value:.2g}, {100 * self.ood.outside:.0f} % of "
+                "the layers outside its norms): another recipe, base or kind of data is likely"
             )
         return said
 
