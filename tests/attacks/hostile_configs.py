@@ -120,7 +120,7 @@ VALUES = [
          num_virtual_tokens=1_000_000_000, token_dim=32, num_layers=2), VALUE),
 ]  # fmt: skip
 SCALING = Case(
-    "scaling-5000", "config: values", fields(lora_alpha=20_000), "gate-semantic", ("GATE-SCALING",)
+    "scaling-5000", "config: values", fields(lora_alpha=20_000), "gate-semantic", ("GATE-SCALE",)
 )
 
 
@@ -173,7 +173,10 @@ PATTERNS = [
     _pattern("redos-counted", target_modules=r"(?:[a-z.]{1,40}){1,40}!"),
     _pattern("redos-look-ahead", target_modules=r"(?=((?:[a-z._0-9]+)+!))x"),
     _pattern("redos-back-reference", target_modules=r"(.*)(.*)\1\2(.*)\3!"),
-    _pattern("pattern-300-characters", target_modules="q_proj|" * 43 + "v_proj"),
+    # on the names that a gate may try it on it ends at once; on those of the base it does not
+    _pattern("redos-behind-a-prefix",
+             target_modules=r"model\.layers\.\d\." + r"\w?" * 16 + ".*" * 6 + "!"),
+    _pattern("pattern-3000-characters", target_modules="q_proj|" * 430 + "v_proj"),
     _pattern("pattern-not-a-pattern", target_modules="(q_proj"),
     _pattern("pattern-repeat-bomb", target_modules=r"(?:(?:(?:a{999}){999}){999}){999}"),
 ]  # fmt: skip
@@ -191,6 +194,14 @@ BESIDE = [
     Case("tokenizer-chat-template", "files beside the adapter",
          beside("tokenizer_config.json", {**TOKENIZER, "chat_template": TEMPLATE}, TOKENIZER),
          "gate-config", ("GATE-TEMPLATE",), MEDIUM),
+    Case("tokenizer-reaching-template-in-a-list", "files beside the adapter",
+         beside("tokenizer_config.json",
+                {**TOKENIZER, "chat_template": [{"name": "rag", "template": TEMPLATE}]}, TOKENIZER),
+         "gate-config", ("GATE-TEMPLATE",), MEDIUM),
+    Case("model-config-kernel", "files beside the adapter",
+         beside("config.json", {"model_type": "llama", "_attn_implementation": "attacker/kernel"},
+                {"model_type": "llama", "_attn_implementation": "sdpa"}),
+         "gate-config", ("GATE-HOOK",)),
     Case("tokenizer-json-twice", "JSON",
          beside("tokenizer_config.json", b'{"a": 1, "a": 2}', b'{"a": 1}'),
          "gate-json", ("GATE-JSON",), stops=True),

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import struct
+import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from hostile_artefacts import Case, Maker, Traps, adapter_files, write, zipped
+from hostile_artefacts import (
+    Case,
+    Maker,
+    Traps,
+    adapter_files,
+    lora_tensors,
+    safetensors,
+    write,
+    zipped,
+)
 
 from peftlab.core.findings import Severity
 
@@ -119,6 +131,12 @@ NAMES = [
          "gate-names", ("GATE-NAME",), stops=True),
     Case("name-drive", "names", _files(lambda _: {"C:evil.json": b"{}"}), "gate-names",
          ("GATE-NAME",), stops=True),
+    Case("name-reserved", "names", _files(lambda _: {"nul.json": b"{}"}), "gate-names",
+         ("GATE-NAME",), stops=True),
+    Case("name-with-a-dot-at-the-end", "names", _files(lambda _: {"README.md.": b"{}"}),
+         "gate-names", ("GATE-NAME",), stops=True),
+    Case("name-with-zero-width", "names", _files(lambda _: {"adapter_config\u200b.json": b"{}"}),
+         "gate-names", ("GATE-NAME",), stops=True),
     Case("files-70", "names", _files(lambda _: {f"n{x}.json": b"{}" for x in range(70)}),
          "gate-names", ("GATE-COUNT", "GATE-SIZE"), stops=True),
     Case("files-7-deep", "names", _files(lambda _: {"a/b/c/d/e/f/x.json": b"{}"}), "gate-names",
@@ -147,7 +165,34 @@ def _beside(name: str, content: Callable[[Traps], bytes], severity: Severity = M
                 ("GATE-PICKLE", "GATE-CODE", "GATE-BESIDE"), severity)  # fmt: skip
 
 
+def _pickle_file(folder: Path, traps: Traps, bad: bool) -> Path:
+    path = folder / ("adapter_model.bin" if bad else "adapter_model.safetensors")
+    path.write_bytes(traps.pickle() if bad else adapter_files()[WEIGHTS])
+    return path
+
+
+def _index(folder: Path, traps: Traps, bad: bool) -> Path:
+    """Write an index that sends a loader to a pickle in another folder."""
+    files = adapter_files()
+    tensors = dict.fromkeys(lora_tensors(), "../outside/evil.bin" if bad else WEIGHTS)
+    (folder / "outside").mkdir()
+    (folder / "outside" / "evil.bin").write_bytes(traps.pickle())
+    index = json.dumps({"metadata": {}, "weight_map": tensors}).encode()
+    return write(folder / "adapter", {**files, "model.safetensors.index.json": index})
+
+
+def _second_weights(folder: Path, traps: Traps, bad: bool) -> Path:
+    """Write a second file in which the tensors of the first stand again, with other values."""
+    again = {"pytorch_lora_weights.safetensors": safetensors(lora_tensors(seed=1))}
+    return write(folder, {**adapter_files(), **(again if bad else {})})
+
+
 BESIDE = [
+    Case("pickle-file", "pickle", _pickle_file, "gate-files", ("GATE-PICKLE",), stops=True),
+    Case("index-to-a-pickle", "files beside the adapter", _index, "gate-headers",
+         ("GATE-HEADER",), stops=True),
+    Case("same-tensors-in-a-second-file", "files beside the adapter", _second_weights,
+         "gate-files", ("GATE-BESIDE",), MEDIUM),
     Case("pickle-only", "pickle", _only_pickle, "gate-files", ("GATE-PICKLE",), stops=True),
     _beside("adapter_model.bin", lambda traps: traps.pickle()),
     _beside("training_args.bin", lambda traps: traps.pickle()),
@@ -263,6 +308,31 @@ def _quine_bomb(folder: Path, traps: Traps, bad: bool) -> Path:
     return path
 
 
+def _twice(folder: Path, traps: Traps, bad: bool) -> Path:
+    """Write a zip in which the config occurs twice: readers differ in which one they take."""
+    path = zipped(folder / "adapter.zip", adapter_files())
+    if bad:
+        other = adapter_files({"auto_mapping": {"parent_library": "os"}})["adapter_config.json"]
+        with zipfile.ZipFile(path, "a") as archive, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            archive.writestr("adapter_config.json", other)
+    return path
+
+
+def _two_ends(content: bytes) -> bytes:
+    """Let the archive's comment be the end of another archive."""
+    end = content.rfind(b"PK\x05\x06")
+    other = struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, 0, 0, 0, 0, 0)
+    return content[: end + 20] + struct.pack("<H", len(other)) + other
+
+
+def _second_name(info: zipfile.ZipInfo) -> None:
+    """Give an entry another name in the extra field that some programs prefer."""
+    name = b"../../evil.json"
+    crc = zlib.crc32(info.filename.encode())
+    info.extra = struct.pack("<HHBL", 0x7075, 5 + len(name), 1, crc) + name
+
+
 def _zip_case(name: str, make: Maker, step: str, *codes: str, stops: bool = True) -> Case:
     return Case(f"zip-{name}", "zip", make, step, codes, stops=stops)
 
@@ -283,6 +353,9 @@ ZIPS = [
     _zip_case("overlap-bomb", _quine_bomb, "gate-names", "GATE-ZIP", "GATE-BOMB"),
     _zip_case("symlink", _zip_info(_as_link), "gate-names", "GATE-LINK"),
     _zip_case("device", _zip_info(_as_device), "gate-names", "GATE-KIND"),
+    _zip_case("second-name", _zip_info(_second_name), "gate-names", "GATE-ZIP"),
+    _zip_case("config-twice", _twice, "gate-names", "GATE-ZIP", "GATE-NAME", "GATE-CASE"),
+    _zip_case("two-ends", _zip_bytes(_two_ends), "gate-names", "GATE-ZIP"),
     _zip_case("encrypted", _zip_bytes(_encrypted), "gate-names", "GATE-ZIP"),
     _zip_case("two-names", _zip_bytes(_local_name), "gate-names", "GATE-ZIP"),
     _zip_case("size-lie", _zip_bytes(_size_lie), "gate-names", "GATE-ZIP", "GATE-BOMB"),
@@ -346,7 +419,7 @@ def _same(folder: Path, traps: Traps, bad: bool) -> Path:
 
 def _meanwhile(name: str, change: Callable[[Path], None]) -> Case:
     return Case(f"meanwhile-{name}", "changed while it is audited", _same, "gate-hashes",
-                ("GATE-CHANGED",), meanwhile=change, stops=True)  # fmt: skip
+                ("GATE-CHANGED",), meanwhile=change, stops=True, twin=False)  # fmt: skip
 
 
 MEANWHILE = [

@@ -7,27 +7,31 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from hostile_artefacts import SECRET, Traps
+from hostile_artefacts import SECRET, Traps, adapter_files, lora_tensors, safetensors, write
 from hostile_cases import CASES, GROUPS
 
 from peftlab.core.findings import RULES, Severity
+from peftlab.io import gate
 
 HERE = Path(__file__).parent
 SECONDS = 5.0  # of wall time for one artefact, on a machine that is busy with other tests
 MEMORY_MIB = 512
 BY_NAME = {case.name: case for case in CASES}
 TWINS = [case.name for case in CASES if case.twin]
-# one for each way in: pickle, header, config, pattern, JSON, link, zip
+# one for each way in: pickle, header, config, JSON, link, zip
 AT_THE_COMMAND_LINE = (
-    "pickle-only", "header-name-terminal", "hook-auto-mapping-module", "redos-target-modules",
-    "json-depth-bomb", "folder-fifo-as-weights", "zip-slip-dots", "base-terminal-escape",
+    "pickle-only", "header-name-terminal", "hook-auto-mapping-module", "json-depth-bomb",
+    "folder-fifo-as-weights", "zip-slip-dots",
 )  # fmt: skip
+SCRIPT = "</script></pre><img src=x onerror=alert(1)><script>alert(1)</script>"
+ESCAPE = "\x1b]0;pwned\x07\x1b[2J\u202e"
 
 
 @pytest.fixture(scope="session")
@@ -86,6 +90,7 @@ def test_there_are_enough_and_no_two_have_one_name():
     assert len(CASES) >= 150
     assert max(Counter(case.name for case in CASES).values()) == 1
     assert len(GROUPS) >= 15
+    assert gate.open_artefact  # its rules are known once it is imported
     assert {code for case in CASES for code in case.codes} <= RULES.keys()
 
 
@@ -140,3 +145,42 @@ def test_at_the_command_line(tmp_path, name):
     assert "\u202e" not in done.stdout + done.stderr
     assert set(case.codes) & set(re.findall(r"GATE-[A-Z-]+", done.stdout))
     assert after == before
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: elements by name, and everything that could act."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.acts = Counter(), []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements[tag] += 1
+        for key, value in attrs:
+            if key.startswith("on") or (value or "").strip().lower().startswith("javascript:"):
+                self.acts.append((tag, key, value))
+
+
+def test_a_report_shows_hostile_text_and_does_not_obey_it(tmp_path):
+    from peftlab.engine.audit import audit
+
+    words = SCRIPT + ESCAPE
+    notes = {"format": "pt", words: words, "modelspec.license": words}
+    card = f"---\nlicense: {words}\nbase_model: javascript:alert(1)\n---\n# {words}\n".encode()
+    bad = {
+        **adapter_files({"base_model_name_or_path": words, words: words, "revision": words}),
+        "adapter_model.safetensors": safetensors(lora_tensors(), notes),
+        "README.md": card,
+        "chat_template.jinja": f"{{{{ cycler.__init__ }}}}{words}".encode(),
+    }
+    pages = {}
+    for name, files in (("bad", bad), ("twin", adapter_files())):
+        report = audit(str(write(tmp_path / name, files)), offline=True)
+        pages[name] = Page(report.to_html())
+        assert pages[name].acts == []
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e]", report.to_text())
+        texts = _texts([report.to_json(), report.to_sarif()])
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e]", texts)
+    assert pages["bad"].elements["script"] == pages["twin"].elements["script"]
+    assert pages["bad"].elements["img"] == pages["twin"].elements["img"]
