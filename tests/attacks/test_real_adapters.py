@@ -47,7 +47,7 @@ def _look(path, against=None):
 
 
 def _base(name, adapters):
-    """Return the base of an adapter of stock peft through the gate; None for the network."""
+    """Return the base of an adapter of stock peft through the gate, if it is a folder here."""
     config = json.loads((adapters[name] / "adapter_config.json").read_text())
     folder = Path(str(config["base_model_name_or_path"]))
     if not (folder / "config.json").is_file():
@@ -76,7 +76,7 @@ def test_an_honest_adapter_passes(adapters, name):
 def test_an_honest_adapter_fits_its_base(adapters, name):
     base = _base(name, adapters)
     if base is None:
-        assert name in {"lora-no-task", "loha-conv", "lora-quantised-base"}
+        assert name == "lora-quantised-base"
         return
     _, _, findings, _ = _look(adapters[name], base)
     # a table that was moved in all rows is no planted word

@@ -93,6 +93,9 @@ def test_layers_that_the_base_lacks():
     check = _check({**PAIR, **more}, base)
     assert codes(check.findings) == ["GATE-SHAPE"]
     assert "layers.9" in check.findings[0].evidence
+    tied = {"base_model.model.lm_head.lora_A.weight": (4, 32),
+            "base_model.model.lm_head.lora_B.weight": (99, 4)}  # fmt: skip
+    assert _check({**PAIR, **tied}, base).status == "passed"
     foreign = _check(PAIR, {"other.weight": (4, 4)})  # another naming: nothing can be said
     assert foreign.status == "passed"
     assert "none of its layers" in foreign.not_checked[0]
