@@ -83,7 +83,7 @@ def run_caged(
         arguments: ``["-m", "some.module", ...]`` or ``["script.py", ...]``.
         cpu_seconds: of each process in the cage.
         wall_seconds: until all of them are killed.
-        memory_bytes: address space of each process.
+        memory_bytes: that each process can fill; mapped files are not counted.
         file_bytes: largest file that it can write; also of stdout and stderr.
         stdin: what it reads.
         pass_fds: open files that it may use, under the same numbers.

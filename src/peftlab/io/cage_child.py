@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 NEW_USER, NEW_PROCESSES, NEW_NETWORK = 0x10000000, 0x20000000, 0x40000000  # linux/sched.h
 DIE_WITH_PARENT, ADOPT_ORPHANS = 1, 36  # linux/prctl.h
 OPEN_FILES = 256
+LIBRARIES = 12 * 2**30  # address space of mapped files: torch for GPUs comes with 5 GB of code
 HARMLESS = frozenset({"socket.gethostname"})
 
 
@@ -81,7 +82,8 @@ def _kill_left_over() -> None:
 def _work(plan: dict[str, Any], arguments: list[str]) -> None:
     _libc("prctl", DIE_WITH_PARENT, signal.SIGKILL)
     for name, wanted in (
-        ("RLIMIT_AS", plan["memory_bytes"]),
+        ("RLIMIT_DATA", plan["memory_bytes"]),
+        ("RLIMIT_AS", plan["memory_bytes"] + LIBRARIES),
         ("RLIMIT_CPU", plan["cpu_seconds"]),
         ("RLIMIT_FSIZE", plan["file_bytes"]),
         ("RLIMIT_NOFILE", OPEN_FILES),

@@ -57,11 +57,14 @@ def check_json(artefact: Artefact, limits: Limits) -> Check:
 def largest_file(name: str, limits: Limits) -> int:
     """Return how many bytes a JSON file of this name may have."""
     base = name.rpartition("/")[2]
+    usual = limits.json_bytes
     if base in WORDS:
-        return WORDS_LIMIT
-    if base.endswith(".safetensors.index.json"):
-        return INDEX_LIMIT
-    return PARSED_LIMIT if base == TOKENIZER_CONFIG else limits.json_bytes
+        usual = WORDS_LIMIT
+    elif base.endswith(".safetensors.index.json"):
+        usual = INDEX_LIMIT
+    elif base == TOKENIZER_CONFIG:
+        usual = PARSED_LIMIT
+    return max(usual, limits.json_bytes)
 
 
 def _is_parsed(name: str, size: int) -> bool:

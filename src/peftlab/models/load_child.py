@@ -1,0 +1,138 @@
+"""In a cage: stock ``peft`` loads an adapter onto a base that is built from its config.
+
+The current folder holds ``adapter_config.json`` and ``adapter_model.safetensors`` as a loader
+expects them, and ``base/config.json``. stdout: one JSON object. The base has no weights (meta
+device): a 7B model costs nothing. The few methods that compute with the weights of the base get
+random ones, if the base is small.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+MOST_PARAMETERS = 300_000_000  # of a base that is filled with random weights
+TASKS = {
+    "CAUSAL_LM": "AutoModelForCausalLM",
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+    "TOKEN_CLS": "AutoModelForTokenClassification",
+    "QUESTION_ANS": "AutoModelForQuestionAnswering",
+    "FEATURE_EXTRACTION": "AutoModel",
+}
+HEAD = re.compile(r"\b(?:classifier|score)(?:\.\w+)*\.weight")
+SHOWN = 20  # keys
+PROMPTS = "prompt_embeddings"  # peft loads it by a way of its own and reports it as unexpected
+
+
+def main() -> None:
+    """Load, and say what happened; what the libraries print goes to stderr."""
+    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    warnings.simplefilter("ignore")
+    json.dump(_loaded(), answer)
+    answer.close()
+
+
+def _loaded() -> dict[str, Any]:
+    import peft
+    import torch
+    import transformers
+
+    tried = []
+    for name in _class_names():
+        tried.append(_onto(name))
+        if tried[-1].get("fits"):
+            break
+    best = min(tried, key=lambda each: (bool(each["error"]), len(each["missing"])))
+    versions = {each.__name__: each.__version__ for each in (peft, torch, transformers)}
+    return {**best, "tried": [each["class"] for each in tried], "versions": versions}
+
+
+def _class_names() -> Iterator[str]:
+    """Yield classes of ``transformers`` that the adapter may have been tuned on, likely first."""
+    import transformers
+    from peft import PeftConfig
+
+    task = str(getattr(PeftConfig.from_pretrained("."), "task_type", None))
+    names = [TASKS[task]] if task in TASKS else []
+    names += _base_config().architectures or []
+    yield from dict.fromkeys(name for name in [*names, "AutoModel"] if hasattr(transformers, name))
+
+
+def _base_config() -> Any:
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained("base", trust_remote_code=False)
+    for scheme in ("quantization_config", "compression_config"):
+        if hasattr(config, scheme):  # shapes are those of the base before it was packed
+            delattr(config, scheme)
+    return config
+
+
+def _onto(class_name: str) -> dict[str, Any]:
+    """Load the adapter onto one class of base."""
+    found: dict[str, Any] = {"class": class_name, "error": "", "missing": [], "unexpected": []}
+    for device in ("meta", "cpu"):
+        try:
+            base = _build(class_name, device)
+            found["parameters"] = sum(each.numel() for each in base.parameters())
+            found["device"] = device
+            missing, unexpected = _load(base)
+        except Exception as error:  # noqa: BLE001  whatever a library does with it is a result
+            found["error"] = f"{type(error).__name__}: {error}"[:2000]
+            if "meta" in found["error"] and found.get("parameters", 0) <= MOST_PARAMETERS:
+                continue
+            found["weights"] = "meta" in found["error"]
+            return found
+        found["error"] = ""
+        found["counts"] = [len(missing), len(unexpected)]
+        found["missing"], found["unexpected"] = missing[:SHOWN], unexpected[:SHOWN]
+        found["fits"] = not missing and not unexpected
+        return found
+    return found
+
+
+def _build(class_name: str, device: str) -> Any:
+    import torch
+    import transformers
+
+    config = _base_config()
+    labels = _labels()
+    if labels:
+        config.num_labels = labels
+    made = getattr(transformers, class_name)
+    with torch.device(device):
+        if class_name.startswith("Auto"):
+            return made.from_config(config, trust_remote_code=False)
+        return made(config)
+
+
+def _labels() -> int | None:
+    """Return the number of classes of a head that came with the adapter."""
+    from safetensors import safe_open
+
+    with safe_open("adapter_model.safetensors", "pt") as file:
+        rows = [file.get_slice(key).get_shape()[0] for key in file.keys() if HEAD.search(key)]  # noqa: SIM118
+    return min(rows, default=None)
+
+
+def _load(base: Any) -> tuple[list[str], list[str]]:
+    """Let peft load the folder; return the keys that it missed and those that it left aside."""
+    from peft import PeftConfig, PeftModel
+
+    config = PeftConfig.from_pretrained(".")
+    config.inference_mode = True
+    light = not config.is_prompt_learning
+    model = PeftModel(base, config, low_cpu_mem_usage=light)
+    result = model.load_adapter(".", "default", torch_device="cpu", low_cpu_mem_usage=light)
+    unexpected = [key for key in result.unexpected_keys if key.split(".")[-1] != PROMPTS]
+    return list(result.missing_keys), unexpected
+
+
+if __name__ == "__main__":
+    main()
