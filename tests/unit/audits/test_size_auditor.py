@@ -135,14 +135,14 @@ def test_references_must_be_of_known_sizes_and_trained():
 
 def test_gate_passes_the_banks_kind_and_flags_another():
     bank, others = halves(concepts=40)
-    gate = RecipeGate.fit(table_of(bank, KINDS), bank.names)
+    gate = RecipeGate.fit(table_of(bank, KINDS), bank.sizes, bank.names)
     own = [notice.flagged for notice in gate.look(table_of(others, KINDS))]
     far = make_bank(concepts=20, layers=6, noise=0.1, own=0.1, scale=0.3)
     theirs = gate.look(table_of(far, KINDS))
     assert np.mean(own) <= 0.1
     assert np.mean([notice.flagged for notice in theirs]) >= 0.3
     assert max(notice.outside for notice in theirs) > 0.5
-    one = RecipeGate.fit(table_of(bank, KINDS).pick(range(6)), bank.names[:6])
+    one = RecipeGate.fit(table_of(bank, KINDS).pick(range(6)), bank.sizes[:6], bank.names[:6])
     assert not one.look(table_of(bank, KINDS).pick([0]))[0].flagged
 
 

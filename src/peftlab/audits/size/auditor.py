@@ -75,7 +75,7 @@ class SizeAuditor:
         self.conformal = ConformalSets.fit(
             lambda: make(self.head), self.table, bank.sizes, bank.names, alpha=self.alpha
         )
-        self.gate = RecipeGate.fit(self.table, bank.names)
+        self.gate = RecipeGate.fit(self.table, bank.sizes, bank.names)
         return self
 
     def predict(

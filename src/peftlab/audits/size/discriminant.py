@@ -15,7 +15,8 @@ from typing import Self
 import numpy as np
 
 from peftlab.audits.size.guess import Guess, choose, middle
-from peftlab.audits.size.table import Standard, Table
+from peftlab.audits.size.means import SizeMeans
+from peftlab.audits.size.table import Table
 from peftlab.core.types import Floats, Ints
 
 SHRINKAGE = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
@@ -35,11 +36,11 @@ class Discriminant:
         def fold(train: Ints, test: Ints) -> list[float]:
             if len(np.unique(columns[train])) < len(self.levels):
                 return [0.0] * len(SHRINKAGE)
-            made = _Model(values[train], columns[train], log=not self.norm)
+            made = SizeMeans(values[train], columns[train], log=not self.norm)
             return [_error(made.shares(values[test], g), columns[test]) for g in SHRINKAGE]
 
         self.shrinkage = choose(SHRINKAGE, concepts, fold)
-        self.model = _Model(values, columns, log=not self.norm)
+        self.model = SizeMeans(values, columns, log=not self.norm)
         return self
 
     def guess(self, table: Table) -> Guess:
@@ -59,32 +60,3 @@ def _error(shares: Floats, columns: Ints) -> float:
     """Return the summed expected distance in steps: smoother than that of the median."""
     steps = np.abs(np.arange(shares.shape[1])[None, :] - columns[:, None])
     return float((shares * steps).sum())
-
-
-class _Model:
-    """Means and covariance within sizes, in the space that the bank spans."""
-
-    def __init__(self, values: Floats, columns: Ints, *, log: bool) -> None:
-        self.standard = Standard.fit(values, log=log)
-        own = self.standard.apply(values)
-        _, lengths, turn = np.linalg.svd(own, full_matrices=False)
-        kept = lengths > 1e-9 * max(lengths[0], np.finfo(float).tiny)
-        self.turn = turn[kept].T
-        points = own @ self.turn
-        classes = int(columns.max()) + 1
-        self.means = np.stack([points[columns == k].mean(axis=0) for k in range(classes)])
-        inside = points - self.means[columns]
-        freedom = max(len(points) - classes, 1)
-        self.within = inside.T @ inside / freedom
-        self.level = float(np.trace(self.within)) / max(self.within.shape[0], 1)
-        if self.level <= 1e-12:  # one adapter a size: as unsure as half a step between sizes
-            steps = np.diff(self.means, axis=0)
-            self.level = float(np.mean(steps**2)) / 4 or 1.0
-
-    def shares(self, values: Floats, shrinkage: float) -> Floats:
-        points = self.standard.apply(values) @ self.turn
-        mixed = (1 - shrinkage) * self.within + shrinkage * self.level * np.eye(len(self.within))
-        weights = np.linalg.solve(mixed, self.means.T)
-        scores = points @ weights - 0.5 * np.einsum("kd,dk->k", self.means, weights)
-        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return np.asarray(scores / scores.sum(axis=1, keepdims=True))

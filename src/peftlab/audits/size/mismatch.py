@@ -77,7 +77,7 @@ def _pair(
         fitted = make(head).fit(table, sizes, concepts)
         targets = theirs.pick(test)
         plain.append(float(np.abs(fitted.guess(targets).size - truth).mean()))
-        notices = RecipeGate.fit(table, concepts).look(targets)
+        notices = RecipeGate.fit(table, sizes, concepts).look(targets)
         flags.append(float(np.mean([notice.flagged for notice in notices])))
         for count in REFERENCES:
             for draw in range(DRAWS):

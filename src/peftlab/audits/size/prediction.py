@@ -87,8 +87,9 @@ class Prediction:
         said.append(self.recipe.words)
         if self.ood.flagged:
             said.append(
-                f"unlike the bank (p = {self.ood.p_value:.2g}, {100 * self.ood.outside:.0f} % of "
-                "the layers outside its norms): another recipe, base or kind of data is likely"
+                f"unlike the bank (distance p = {self.ood.p_value:.2g}, form p = "
+                f"{self.ood.form:.2g}, {100 * self.ood.outside:.0f} % of the layers outside its "
+                "norms): another recipe, base or kind of data is likely"
             )
         return said
 
@@ -115,6 +116,7 @@ class Prediction:
             "ood": {
                 "flagged": self.ood.flagged,
                 "p_value": _short(self.ood.p_value),
+                "form": _short(self.ood.form),
                 "layers_outside": _short(self.ood.outside),
             },
             "scale": _short(self.scale),

@@ -137,7 +137,7 @@ def _bench_facts(results: Mapping[str, Any], about: Mapping[str, Any]) -> list[t
 def _facts_of_one(results: Mapping[str, Any], bank: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what the number rests on: bank, recipe, distance from the bank."""
     ood, recipe = mapping(results.get("ood")), mapping(results.get("recipe"))
-    p, outside = finite(ood.get("p_value")), finite(ood.get("layers_outside"))
+    p, form, outside = (finite(ood.get(key)) for key in ("p_value", "form", "layers_outside"))
     scale = finite(results.get("scale"))
     facts = [
         ("bank", clean_text(bank.get("title", ""))),
@@ -146,12 +146,11 @@ def _facts_of_one(results: Mapping[str, Any], bank: Mapping[str, Any]) -> list[t
         ("head, features", f"{clean_text(results.get('head', ''))}; "
                            + ", ".join(map(clean_text, results.get("features") or []))),
     ]  # fmt: skip
-    if p is not None and outside is not None:
+    if p is not None and form is not None and outside is not None:
         flag = "looks unlike the bank" if ood.get("flagged") else "looks like the bank"
-        facts.append((
-            "out of distribution",
-            f"{flag}: p = {p:.2g}, {100 * outside:.0f} % of layers outside its norms",
-        ))  # fmt: skip
+        where = f"{100 * outside:.0f} % of layers outside its norms"
+        words = f"{flag}: distance p = {p:.2g}, form p = {form:.2g}, {where}"
+        facts.append(("out of distribution", words))
     if scale is not None and scale != 1:
         facts.append(("calibration", f"updates multiplied by {scale:.3g} (median over matrices)"))
     guessing = chance(results)
