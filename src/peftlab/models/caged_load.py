@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from peftlab.core.findings import Check, Finding, Severity, rule
-from peftlab.core.printable import printable
 from peftlab.io.artefact import Artefact
-from peftlab.io.cage import Caged, has_cage, run_caged
+from peftlab.io.cage import OUT_OF_MEMORY, Caged, has_cage, run_caged
 from peftlab.io.gate.fields import is_known_type
 from peftlab.io.gate.folders import ADAPTER_WEIGHTS
 from peftlab.io.gate.json_files import ADAPTER_CONFIG, MODEL_CONFIG
@@ -48,7 +47,6 @@ MEMORY, FILES = 3 * 2**30, 2**20  # bytes: the libraries alone take a third of t
 COPIES = 3  # of the tensors, while they are loaded
 READERS = ("XLORA", "MULTITASK_PROMPT_TUNING")  # types that read files of other adapters
 TRAINING = {"prompt_tuning_init": "RANDOM", "prompt_tuning_init_text": None}  # reads no tokenizer
-NO_NETWORK = "no network in the cage"
 
 
 def check_load(artefact: Artefact, against_folder: Path | None) -> Check:
@@ -174,8 +172,8 @@ def _findings(answer: dict[str, Any]) -> list[Finding]:
     error = str(answer.get("error", ""))
     if error:
         where = f"{ADAPTER_CONFIG} on {answer.get('class')}"
-        what = NO_NETWORK if NO_NETWORK in error else " ".join(error.split())
-        return [LOAD.found(where, printable(what))]
+        cause = COST if any(words.decode() in error for words in OUT_OF_MEMORY) else LOAD
+        return [cause.found(where, " ".join(error.split()))]
     missing, unexpected = answer.get("counts", [0, 0])
     findings = []
     if missing:

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+WEIGHTS = "adapter_model.safetensors"
 MOST_PARAMETERS = 300_000_000  # of a base that is filled with random weights
 TASKS = {
     "CAUSAL_LM": "AutoModelForCausalLM",
@@ -25,6 +26,7 @@ TASKS = {
     "FEATURE_EXTRACTION": "AutoModel",
 }
 HEAD = re.compile(r"\b(?:classifier|score)(?:\.\w+)*\.weight")
+NO_WEIGHTS = re.compile("meta tensors?|register_meta function")  # no name has a blank
 SHOWN = 20  # keys
 PROMPTS = "prompt_embeddings"  # peft loads it by a way of its own and reports it as unexpected
 
@@ -48,9 +50,21 @@ def _loaded() -> dict[str, Any]:
         tried.append(_onto(name))
         if tried[-1].get("fits"):
             break
-    best = min(tried, key=lambda each: (bool(each["error"]), len(each["missing"])))
+    best = min(tried, key=_distance)  # of several that are equally far the first, the likeliest
     versions = {each.__name__: each.__version__ for each in (peft, torch, transformers)}
     return {**best, "tried": [each["class"] for each in tried], "versions": versions}
+
+
+def _distance(found: dict[str, Any]) -> float:
+    """Return the share of tensors that found no place; 1 where the load failed."""
+    return 1.0 if found["error"] else found["counts"][1] / max(len(_keys()), 1)
+
+
+def _keys() -> list[str]:
+    from safetensors import safe_open
+
+    with safe_open(WEIGHTS, "pt") as file:
+        return list(file.keys())
 
 
 def _class_names() -> Iterator[str]:
@@ -85,11 +99,11 @@ def _onto(class_name: str) -> dict[str, Any]:
             missing, unexpected = _load(base)
         except Exception as error:  # noqa: BLE001  whatever a library does with it is a result
             found["error"] = f"{type(error).__name__}: {error}"[:2000]
-            if "meta" in found["error"] and found.get("parameters", 0) <= MOST_PARAMETERS:
+            found["weights"] = bool(NO_WEIGHTS.search(found["error"]))
+            if found["weights"] and found.get("parameters", 0) <= MOST_PARAMETERS:
                 continue
-            found["weights"] = "meta" in found["error"]
             return found
-        found["error"] = ""
+        found.update(error="", weights=False)
         found["counts"] = [len(missing), len(unexpected)]
         found["missing"], found["unexpected"] = missing[:SHOWN], unexpected[:SHOWN]
         found["fits"] = not missing and not unexpected
@@ -116,8 +130,8 @@ def _labels() -> int | None:
     """Return the number of classes of a head that came with the adapter."""
     from safetensors import safe_open
 
-    with safe_open("adapter_model.safetensors", "pt") as file:
-        rows = [file.get_slice(key).get_shape()[0] for key in file.keys() if HEAD.search(key)]  # noqa: SIM118
+    with safe_open(WEIGHTS, "pt") as file:
+        rows = [file.get_slice(key).get_shape()[0] for key in _keys() if HEAD.search(key)]
     return min(rows, default=None)
 
 
