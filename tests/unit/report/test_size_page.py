@@ -30,7 +30,6 @@ def test_all_figures_and_the_lines_of_chance_are_there(results):
         assert title in page, title
     assert page.count("best constant") >= 3
     assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
-    assert page == render_size(results)
     assert len(page) < 1_000_000
 
 
@@ -64,6 +63,7 @@ def test_names_from_outside_stay_text(results):
 def test_gaps_leave_figures_out(results):
     bare = {key: results[key] for key in ("schema", "kind", "heads", "chance")}
     page = render_size(bare)
+    assert page == render_size(bare)
     assert "Error of each head" in page
     assert "Which layers tell" not in page
     assert "Nothing was measured" in render_size({"schema": results["schema"], "kind": "bench"})
