@@ -134,7 +134,7 @@ class SizeAuditor:
         )
 
     def evaluate(
-        self, bank: SpectraBank, split: str = SPLIT, train: int | None = 15, repeats: int = 10,
+        self, bank: SpectraBank, split: str = SPLIT, train: int | None = None, repeats: int = 10,
         seed: int = 42,
     ) -> Evaluation:  # fmt: skip
         """Measure this head on a bank, by concept; the auditor itself need not be fitted."""
