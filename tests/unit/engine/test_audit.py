@@ -360,10 +360,16 @@ def test_the_caged_load_needs_a_base(adapter, tmp_path, monkeypatch):
     seen = []
 
     def check_load(artefact, folder):
-        seen.append((artefact.source, folder))
-        return concluded("gate-load", [BAD.found("adapter_config.json")], stop=True)
+        seen.append((artefact.source, (folder / "config.json").read_text()))
+        cage = {"isolated": True, "cpu_seconds": 3.5, "peak_bytes": 7}
+        finding = BAD.found("adapter_config.json")
+        return concluded("gate-load", [finding], stop=True, facts={"cage": cage})
+
+    def check_cage(load):
+        return concluded("gate-cage", facts=load.facts["cage"])
 
     caged.check_load = check_load
+    caged.check_cage = check_cage
     monkeypatch.setitem(sys.modules, "peftlab.models.caged_load", caged)
     enrol("first", finds())
     assert audit(adapter).exit_code == 0
@@ -374,9 +380,14 @@ def test_the_caged_load_needs_a_base(adapter, tmp_path, monkeypatch):
     weights = {layer.format(k): np.zeros((32, 32), np.float32) for k in range(2)}
     save_file(weights, base / "model.safetensors")
     report = audit(adapter, against=str(base))
-    assert seen == [(str(adapter), base)]
+    assert seen == [(str(adapter), '{"model_type": "bert"}')]
     assert report.exit_code == 3
-    names = {file["name"] for file in report.to_json()["against"]["files"]}
+    assert check(report, "gate-load").facts == {}
+    results = report.to_json()
+    cage = next(each for each in results["checks"] if each["name"] == "gate-cage")
+    assert cage["facts"] == {"isolated": True}
+    assert results["run"]["cage"] == {"cpu_seconds": 3.5, "peak_bytes": 7}  # differs by run
+    names = {file["name"] for file in results["against"]["files"]}
     assert names == {"config.json", "model.safetensors"}
 
 

@@ -13,6 +13,7 @@ from peftlab.io.gate import Limits, inspect, open_artefact
 
 BUILTIN = "builtin:"
 UNTRAINED = "-random"
+CONFIG = "config.json"
 # A base is chosen by the operator and large by nature; the gate's limits are for strangers.
 WIDER = {
     "files": 10_000, "total_bytes": 2**42, "file_bytes": 2**40, "json_bytes": 2**28,
@@ -22,11 +23,15 @@ WIDER = {
 
 @dataclass(frozen=True, slots=True)
 class TrustedBase:
-    """A base, open: what the user called it, its folder, its files."""
+    """A base, open: what the user called it, and its files."""
 
     reference: str
-    folder: Path
     artefact: Artefact
+
+    def write_config(self, folder: Path) -> None:
+        """Write the config that was checked, which is all that a load in the cage needs of it."""
+        if CONFIG in self.artefact.files:
+            (folder / CONFIG).write_bytes(self.artefact.read(CONFIG))
 
     def to_json(self) -> dict[str, Any]:
         """Return what results say of it."""
@@ -46,7 +51,6 @@ def open_base(reference: str, limits: Limits, *, offline: bool) -> TrustedBase:
 
     Raises:
         ConfigError: ``AUDIT-BASE``, the gate stopped it; ``BASE-BUILTIN``.
-        InputRejected: ``BASE-MISSING``.
     """
     from peftlab.models.load import resolve
 
@@ -55,19 +59,18 @@ def open_base(reference: str, limits: Limits, *, offline: bool) -> TrustedBase:
             f"{reference} has random weights, so there is nothing to trust or compare",
             code="AUDIT-BASE", fix=f"name {reference.removesuffix(UNTRAINED)}",
         )  # fmt: skip
+    place = str(resolve(reference)) if reference.startswith(BUILTIN) else reference
     wide = {key: max(value, getattr(limits, key)) for key, value in WIDER.items()}
     bounds = limits.model_copy(update=wide)
-    folder = resolve(reference)
-    local = reference.startswith(BUILTIN) or Path(reference).is_dir()
-    artefact, checks = open_artefact(
-        str(folder) if local else reference, limits=bounds, offline=offline
-    )
+    artefact, checks = open_artefact(place, limits=bounds, offline=offline)
     if artefact is not None:
         checks = [*checks, *inspect(artefact, limits=bounds)]
     stop = next((check for check in checks if check.status == "stopped"), None)
     if artefact is None or stop is not None:
+        if artefact is not None:
+            artefact.close()
         raise _stopped(reference, stop)
-    return TrustedBase(reference, folder, artefact)
+    return TrustedBase(reference, artefact)
 
 
 def _stopped(reference: str, check: Check | None) -> ConfigError:

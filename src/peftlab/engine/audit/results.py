@@ -17,6 +17,7 @@ from peftlab.io.artefact import Artefact
 from peftlab.io.policy import Policy
 
 SCHEMA = "peftlab-audit/1"
+CAGE, MEASURED = "gate-cage", ("cpu_seconds", "peak_bytes")
 PACKAGES = ("peftlab", "numpy", "torch", "transformers", "peft", "safetensors")
 
 
@@ -45,7 +46,7 @@ def results_of(
         "bank": bank,
         "policy": policy,
         "verdict": verdict.verdict(checks, waived, failures, policy["fail_on"]),
-        "checks": [_without_seconds(check) for check in checks],
+        "checks": [_lasting(check) for check in checks],
         "waived": [each.to_json() for each in waived],
         "not_checked": _not_checked(checks),
         "failures": [failure.to_json() for failure in failures],
@@ -80,6 +81,11 @@ def about(
     }
 
 
+def _measured(check: Check) -> dict[str, Any]:
+    """Return the facts of a check that differ between two runs: what the cage used."""
+    return {key: check.facts[key] for key in MEASURED if check.name == CAGE and key in check.facts}
+
+
 def _run_facts(checks: Sequence[Check], seconds: float) -> dict[str, Any]:
     """Return all that differs between two runs on the same bytes."""
     return {
@@ -88,11 +94,15 @@ def _run_facts(checks: Sequence[Check], seconds: float) -> dict[str, Any]:
             **{check.name: round(check.seconds, 3) for check in checks},
             "all": round(seconds, 3),
         },
+        "cage": {key: value for check in checks for key, value in _measured(check).items()},
     }
 
 
-def _without_seconds(check: Check) -> dict[str, Any]:
-    return {key: value for key, value in check.to_json().items() if key != "seconds"}
+def _lasting(check: Check) -> dict[str, Any]:
+    """Return a check without what differs between two runs on the same bytes."""
+    values = {key: value for key, value in check.to_json().items() if key != "seconds"}
+    gone = _measured(check)
+    return {**values, "facts": {k: v for k, v in values["facts"].items() if k not in gone}}
 
 
 def _versions() -> dict[str, str]:

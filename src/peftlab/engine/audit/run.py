@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from peftlab.io.gate import inspect, open_artefact
 from peftlab.io.gate.step import TITLES, skipped
 from peftlab.io.policy import Level, Policy, read_policy
 
-LOAD, CAGE = "gate-load", "gate-cage"
+LOAD = "gate-load"
 
 
 def audit(
@@ -145,7 +146,7 @@ def _look(
             checks += inspect(artefact, limits=limits, against=against)
         if not _stopped(checks):
             request.say(f"gate: {sum(c.status == 'passed' for c in checks)} steps passed")
-            checks.append(_load(artefact, base, request))
+            checks += _load(artefact, base, request)
     stop = _stopped(checks)
     checks = _in_order(checks, stop)
     if artefact is None or stop:
@@ -167,16 +168,21 @@ def _look(
     )
 
 
-def _load(artefact: Artefact, base: TrustedBase | None, request: _Request) -> Check:
+def _load(artefact: Artefact, base: TrustedBase | None, request: _Request) -> list[Check]:
     """Let stock ``peft`` load it in a cage, if there is a base to load it onto."""
     if base is None:
-        return skipped(LOAD, "no trusted base was named (--against)")
-    from peftlab.models.caged_load import check_load
+        return [skipped(LOAD, "no trusted base was named (--against)")]
+    from peftlab.models.caged_load import check_cage, check_load
 
     request.say("gate: loading into stock peft, in a cage")
     start = time.perf_counter()
-    check: Check = check_load(artefact, base.folder)
-    return check.took(time.perf_counter() - start)
+    with tempfile.TemporaryDirectory(prefix="peftlab-") as name:
+        base.write_config(Path(name))
+        load = check_load(artefact, Path(name))
+    load = load.took(time.perf_counter() - start)
+    cage = check_cage(load)
+    facts = {key: value for key, value in load.facts.items() if key != "cage"}
+    return [replace(load, facts=facts), cage]
 
 
 def _stopped(checks: Iterable[Check]) -> str:
