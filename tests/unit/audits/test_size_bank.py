@@ -95,6 +95,7 @@ def test_bank_of_adapter_files(tmp_path):
         (lambda b: {"sizes": -b.sizes}, "negative"),
         (lambda b: {"sizes": b.sizes.astype(float)}, "differ in number"),
         (lambda b: {"layers": {}}, "no layers"),
+        (lambda b: {"matrices": dict(list(b.matrices.items())[:1])}, "in common"),
         (lambda b: {"matrices": {**b.matrices, "other/A": b.norms()}}, "no layer"),
         (lambda b: {"matrices": {k: v[:, :1] for k, v in b.matrices.items()}}, "another shape"),
         (lambda b: {"matrices": {k: v * np.nan for k, v in b.matrices.items()}}, "not finite"),
@@ -121,7 +122,7 @@ def spoil(folder, **values):
     [
         {"schema": "other/1"}, {"sizes": [1, 2]}, {"names": "cat"}, {"recipe": None},
         {"layers": []}, {"layers": [{"name": "q", "rank": 0, "d_in": 1, "d_out": 1}]},
-        {"layers": [{"rank": 4}]}, {"sha256": "0" * 64},
+        {"layers": [{"rank": 4}]}, {"sizes": [10**30] * 12}, {"sha256": "0" * 64},
     ],
 )  # fmt: skip
 def test_hostile_or_damaged_bank_files_are_refused(values, tmp_path):

@@ -154,6 +154,14 @@ def test_differences_are_named():
     assert "of the adapter only: l.2" in differences({**bank, "l.2": bank["l.0"]}, bank)
 
 
+def test_names_that_are_alike_in_canonical_form_are_kept_apart():
+    shape = Shape(4, 16, 24)
+    alike = {"a.b": shape, "a_b": shape}
+    assert differences(alike, alike) == ""
+    assert "of the adapter only: a.b" in differences(alike, {"lora_a_b": shape})
+    assert differences({"lora_a_b": shape}, {"a.b": shape}) == ""
+
+
 def test_shapes_that_differ_have_an_exit_code_of_their_own(tmp_path):
     write_adapter(tmp_path / "a", rank=4)
     bank = {f"layers.{n}.q_proj": Shape(8, 16, 24) for n in range(2)}

@@ -245,6 +245,8 @@ def _check(bank: SpectraBank) -> None:
         raise broken("it knows fewer than two sizes", sorted(set(sizes.tolist())))
     for name, values in bank.matrices.items():
         _check_matrix(bank, name, values)
+    if not bank.kinds:
+        raise broken("its layers have no kind of matrix in common")
 
 
 def _check_matrix(bank: SpectraBank, name: str, values: Floats) -> None:

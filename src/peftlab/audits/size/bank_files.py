@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from peftlab.audits.size.bank import SpectraBank, broken
+from peftlab.audits.size.bank import MOST_SIZE, SpectraBank, broken
 from peftlab.audits.size.features import Shape
 from peftlab.core.errors import ConfigError, InputRejected, suggest
 from peftlab.core.types import Floats
@@ -92,6 +92,8 @@ def read_about(folder: Path) -> dict[str, Any]:
     sizes, names = found.get("sizes"), found.get("names")
     if not (_is_list(sizes, int) and _is_list(names, str) and len(sizes) == len(names)):
         raise broken(f"{ABOUT} has no sizes and names of one length")
+    if any(abs(size) > MOST_SIZE for size in sizes):
+        raise broken("a size is negative or huge")
     recipe, about = found.get("recipe"), found.get("about")
     if not isinstance(recipe, dict) or not isinstance(about, dict):
         raise broken(f"{ABOUT} has no recipe")

@@ -210,15 +210,23 @@ def fit_to(
     wrong = differences(spectra.shapes, shapes)
     if wrong:
         raise _mismatch(spectra.source, wrong)
-    own = {canonical(layer): layer for layer in spectra.shapes}
+    partners = _partners(spectra.shapes, shapes)
     found = {}
     for name in wanted:
         layer, _, kind = name.rpartition("/")
-        vector = spectra.matrices.get(f"{own[canonical(layer)]}/{kind}")
+        vector = spectra.matrices.get(f"{partners[layer]}/{kind}")
         if vector is None:
             raise _mismatch(spectra.source, f"the adapter has no {kind} at {layer}")
         found[name] = vector
     return found
+
+
+def _partners(adapter: Mapping[str, Shape], bank: Mapping[str, Shape]) -> dict[str, str]:
+    """Return the adapter's layer of each of the bank's, by exact names or else by canonical ones."""
+    if set(adapter) == set(bank):
+        return {layer: layer for layer in bank}
+    own = {canonical(layer): layer for layer in adapter}
+    return {layer: own[name] for layer in bank if (name := canonical(layer)) in own}
 
 
 def shapes_of(layout: AdapterLayout) -> dict[str, Shape]:
@@ -233,27 +241,29 @@ def differences(adapter: Mapping[str, Shape], bank: Mapping[str, Shape]) -> str:
         >>> differences({"q": Shape(4, 8, 8)}, {"q": Shape(8, 8, 8)})
         '1 layers differ: q: rank 4 (bank: 8)'
     """
-    own, theirs = ({canonical(layer): layer for layer in each} for each in (adapter, bank))
+    partners = _partners(adapter, bank)
+    used = set(partners.values())
     parts = [
         f"{len(names)} layers {what}: {', '.join(names[:LISTED])}"
         for names, what in (
-            ([theirs[name] for name in theirs if name not in own], "of the bank only"),
-            ([own[name] for name in own if name not in theirs], "of the adapter only"),
+            ([layer for layer in bank if layer not in partners], "of the bank only"),
+            ([layer for layer in adapter if layer not in used], "of the adapter only"),
         )
         if names
     ]
     uneven = [
-        f"{theirs[name]}: " + ", ".join(
-            f"{axis} {mine} (bank: {its})"
-            for axis, mine, its in zip(Shape._fields, adapter[own[name]], bank[theirs[name]],
-                                       strict=True)
-            if mine != its
-        )
-        for name in theirs if name in own and adapter[own[name]] != bank[theirs[name]]
-    ]  # fmt: skip
+        f"{layer}: {_uneven(adapter[own], bank[layer])}"
+        for layer, own in partners.items()
+        if adapter[own] != bank[layer]
+    ]
     if uneven:
         parts.append(f"{len(uneven)} layers differ: {'; '.join(uneven[:LISTED])}")
     return "; ".join(parts)
+
+
+def _uneven(mine: Shape, its: Shape) -> str:
+    axes = zip(Shape._fields, mine, its, strict=True)
+    return ", ".join(f"{axis} {own} (bank: {other})" for axis, own, other in axes if own != other)
 
 
 def _mismatch(source: str, what: str) -> BankMismatch:
