@@ -222,7 +222,7 @@ def fit_to(
 
 
 def _partners(adapter: Mapping[str, Shape], bank: Mapping[str, Shape]) -> dict[str, str]:
-    """Return the adapter's layer of each of the bank's, by exact names or else by canonical ones."""
+    """Return the adapter's layer of each of the bank's: by exact names, else by canonical ones."""
     if set(adapter) == set(bank):
         return {layer: layer for layer in bank}
     own = {canonical(layer): layer for layer in adapter}
