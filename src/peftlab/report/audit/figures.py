@@ -188,14 +188,23 @@ def shortened(names: Sequence[str]) -> list[str]:
     """Return names that fit beside a bar: without the start that all share, then cut.
 
     Examples:
-        >>> shortened(["base.layers.0.q", "base.layers.11.self_attention_block.q_proj"])
-        ['…0.q', '…lf_attention_block.q_proj']
+        >>> shortened(["base.layers.0.q_proj", "base.layers.11.q_proj"])
+        ['…0.q_proj', '…11.q_proj']
+        >>> shortened(["base_model.model.layers.11.self_attn.q_proj"])
+        ['…11.self_attn.q_proj']
     """
     common = os.path.commonprefix(list(names)) if len(names) > 1 else ""  # noqa: RUF071  no paths
     start = common.rpartition(".")[0]
     rest = [name[len(start) + 1 :] if start else name for name in names]
-    cut = [name if len(name) <= LONGEST else name[-LONGEST:].lstrip(".") for name in rest]
+    cut = [name if len(name) <= LONGEST else _tail(name) for name in rest]
     return [own if own == name else f"…{own}" for own, name in zip(cut, names, strict=True)]
+
+
+def _tail(name: str) -> str:
+    """Return the end of a long name, from a dot on if that leaves enough."""
+    end = name[-LONGEST:]
+    _, dot, rest = end.partition(".")
+    return rest if dot and len(rest) > LONGEST // 3 else end
 
 
 def _numbers(
