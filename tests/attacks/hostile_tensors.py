@@ -104,6 +104,15 @@ def _polyglot(folder: Path, traps: Traps, bad: bool) -> Path:
     return write(folder, adapter_files(tensors={**lora_tensors(), **added}))
 
 
+def _polyglot_and_more(folder: Path, traps: Traps, bad: bool) -> Path:
+    """Hide the zip in the weights of a layer, with numbers behind it that zip readers skip."""
+    tensors, name = lora_tensors(), list(lora_tensors())[-1]
+    inside = _torch_zip(traps)
+    if bad:
+        tensors[name] = ("F32", (32, 4), (inside + bytes(2048))[:512])
+    return write(folder, adapter_files(tensors=tensors))
+
+
 def _appended(folder: Path, traps: Traps, bad: bool) -> Path:
     files = adapter_files()
     if bad:
@@ -230,7 +239,8 @@ PICKLES = [
     _stop("pickle-renamed", _replaced(lambda traps: traps.pickle()), HEADER, group="pickle"),
     _stop("pickle-torch-zip-renamed", _replaced(_torch_zip), HEADER, group="pickle"),
     _stop("polyglot-zip-appended", _appended, HEADER, group="polyglot"),
-    _flag("polyglot-zip-in-a-tensor", _polyglot, "gate-semantic", "GATE-EXTRA", group="polyglot"),
+    _stop("polyglot-zip-in-a-tensor", _polyglot, "GATE-POLYGLOT", group="polyglot"),
+    _stop("polyglot-zip-and-more", _polyglot_and_more, "GATE-POLYGLOT", group="polyglot"),
 ]
 
 VALUES = [
