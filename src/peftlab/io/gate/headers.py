@@ -56,7 +56,7 @@ DTYPE = rule(
 )
 POLYGLOT = rule(
     "GATE-POLYGLOT",
-    Severity.MEDIUM,
+    Severity.HIGH,
     "a tensor file that is a zip archive as well",
     why="Python and other programs run or unpack such a file by its end, whatever its name",
     fix="do not use it; no tool writes such a file by accident",
