@@ -3,7 +3,7 @@
 #
 #   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu   small torch, Linux without a GPU
 
-.PHONY: help venv demo test test-full check bench docs clean
+.PHONY: help venv demo test test-full fuzz check bench docs clean
 .DEFAULT_GOAL := help
 
 VENV  := .venv
@@ -25,6 +25,7 @@ help:
 	@echo 'make demo       set up, then the tour; ends with a report'
 	@echo 'make test       set up, then all tests (no network, no GPU)'
 	@echo 'make test-full  the slow proofs too'
+	@echo 'make fuzz       parsers against bytes from outside, FUZZ_SECONDS of processor time each'
 	@echo 'make check      lint, format, types, import arrows'
 	@echo 'make bench      the performance claims, measured here'
 	@echo 'make docs       the generated pages, then the site in site/'
@@ -59,6 +60,14 @@ test: $(STAMP)
 
 test-full: $(STAMP)
 	@$(PYTEST) --timeout 7200
+
+# Needs Linux or macOS, and atheris, which is not part of the set-up.
+FUZZ_SECONDS ?= 450
+fuzz: $(STAMP)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || \
+	    { echo "error: no atheris; run $(BIN)/python -m pip install 'atheris>=3'" >&2; exit 2; }
+	@$(BIN)/python tests/fuzz/run_fuzz.py --cpu-seconds $(FUZZ_SECONDS) --out runs/fuzz
+	@$(BIN)/python tests/fuzz/keep_corpus.py runs/fuzz
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -2,7 +2,8 @@
 
     python tests/fuzz/keep_corpus.py runs/fuzz [TARGET ...]
 
-Reads ``runs/fuzz/TARGET-corpus`` and the kept corpus, and writes ``tests/fuzz/corpus/TARGET``.
+Reads ``runs/fuzz/TARGET-corpus`` and the kept corpus, and writes ``tests/fuzz/corpus/TARGET``. What
+once broke a parser is kept for ever; its name begins with ``find-``.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ def keep(target: str, grown: Path) -> None:
             chosen.append(data)
     kept.mkdir(parents=True, exist_ok=True)
     for path in kept.glob("*"):
-        path.unlink()
+        if not path.name.startswith("find-"):
+            path.unlink()
     for data in chosen:
         (kept / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
     print(f"{target}: {len(chosen)} of {len(inputs)} inputs, {total} bytes, {len(seen)} arcs")
