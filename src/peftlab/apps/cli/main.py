@@ -578,6 +578,27 @@ def audit(
     )  # fmt: skip
 
 
+@app.command()
+def convert(
+    source: Annotated[
+        Path, typer.Argument(help="A .bin or .pt file, or a folder with such weights.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder to write; must not exist.")],
+    sandbox: Annotated[
+        bool,
+        typer.Option("--sandbox", help="Read it in a cage; needed, for a pickle is a program."),
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what stands at OUT.")] = (
+        False
+    ),
+    json: Json = False,
+) -> None:
+    """Convert pickled weights to safetensors in a cage, and take the result through the gate."""
+    from peftlab.apps.cli import convert as command
+
+    command.convert(source, out, sandbox=sandbox, overwrite=overwrite, as_json=json)
+
+
 @app.command(name="list")
 def list_methods(
     kind: Annotated[
