@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 DEFAULT_OUT = Path("runs/audit")
 FILES = {"html": "report.html", "json": "audit.json", "sarif": "audit.sarif"}
 WORDS = {"report.html": "report", "audit.json": "numbers", "audit.sarif": "sarif"}
+# Audits are threads already; pools of threads inside them would only wait for each other.
+POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 LEVELS = ("never", "info", "low", "medium", "high", "critical")
 
 
@@ -36,6 +38,8 @@ def audit(
     as_json: bool,
 ) -> None:
     """Audit one artefact, print the verdict, write what was asked for, and end with its code."""
+    for name in POOLS:  # read when numpy and torch are imported, which nothing has done so far
+        os.environ.setdefault(name, "1")
     wanted = _formats(formats, out)
     folder = out or DEFAULT_OUT
     _check_places(reference, folder if wanted else None)
@@ -47,8 +51,6 @@ def audit(
     values = _options(option)
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # for every library that could ask the hub
-    # Audits are threads already; more threads inside them would only wait for each other.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from peftlab.engine.audit import audit as run
 
     report = run(
