@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
@@ -199,15 +200,23 @@ def _copies(artefact: Artefact, layout: AdapterLayout) -> Iterator[Finding]:
         words = f"{len(empty)} of {len(layout.pairs)}: {_some([pair.layer for pair in empty])}"
         severity = Severity.LOW if len(empty) == len(layout.pairs) else Severity.INFO
         yield ZERO.found(empty[0].b, words, severity=severity)
-    same: defaultdict[bytes, list[str]] = defaultdict(list)
-    for pair in layout.pairs:
-        for name in (pair.a, pair.b):
-            view = artefact.tensor_bytes(name)
-            if math.prod(artefact.tensors[name].shape) >= SMALLEST and not _constant(view):
-                same[hashlib.sha256(view).digest()].append(name)
-    for names in same.values():
-        if len(names) > 1:
-            yield TWIN.found(names[0], f"{len(names)} times: {_some(names)}")
+    for names in _twins(artefact, [name for p in layout.pairs for name in (p.a, p.b)]):
+        yield TWIN.found(names[0], f"{len(names)} times: {_some(names)}")
+
+
+def _twins(artefact: Artefact, names: list[str]) -> Iterator[list[str]]:
+    """Yield groups of tensors of the same bytes; those of a single value apart."""
+    alike: defaultdict[tuple[object, ...], list[str]] = defaultdict(list)
+    for name in names:
+        info, view = artefact.tensors[name], artefact.tensor_bytes(name)
+        if math.prod(info.shape) >= SMALLEST and not _constant(view):
+            alike[info.shape, info.dtype, zlib.crc32(view)].append(name)
+    for members in alike.values():
+        if len(members) > 1:  # a checksum can be made to collide
+            same: defaultdict[bytes, list[str]] = defaultdict(list)
+            for name in members:
+                same[hashlib.sha256(artefact.tensor_bytes(name)).digest()].append(name)
+            yield from (group for group in same.values() if len(group) > 1)
 
 
 def _is_zero(artefact: Artefact, name: str) -> bool:
@@ -219,6 +228,8 @@ def _is_zero(artefact: Artefact, name: str) -> bool:
 
 def _constant(view: memoryview) -> bool:
     """Return whether the bytes repeat every eight, as those of one value do."""
+    if view[8:16] != view[:8]:
+        return False
     numbers = np.frombuffer(view, np.uint8)
     return np.array_equal(numbers[8:], numbers[:-8])
 

@@ -19,6 +19,7 @@ from peftlab.core.errors import PeftlabError
 from peftlab.core.types import Floats
 from peftlab.nn.factors import factors_of
 from peftlab.nn.lora_spectra import spectral_statistics, stacked_singular_values
+from peftlab.nn.threads import one_thread
 from peftlab.nn.update_norms import column_norms, row_norms
 
 if TYPE_CHECKING:
@@ -64,19 +65,25 @@ def measure(artefact: Artefact, pairs: Sequence[Pair], kurtosis_cost: int = 0) -
         np.zeros((len(pairs), 2)), np.zeros((len(pairs), 2)), {},
     )  # fmt: skip
     with_kurtosis = sum(_kurtosis_cost(pair) for pair in pairs) <= kurtosis_cost
-    for part in _stacks(artefact, pairs):
-        factors = [factors_of(artefact, pairs[i]) for i in part]
-        for i, values in zip(part, _values(factors, [pairs[i] for i in part]), strict=True):
-            if isinstance(values, PeftlabError):
-                found.skipped[pairs[i].layer] = values
-                continue
-            found.values[i] = values
-            found.statistics[i] = _statistics(values)
-            a, b = factors[part.index(i)]
-            found.rows[i], found.columns[i] = _heaviest(a, b)
-            if with_kurtosis:
-                found.statistics[i, 4] = _kurtosis(a, b, values)
+    with one_thread():
+        for part in _stacks(artefact, pairs):
+            _fill(found, part, artefact, with_kurtosis=with_kurtosis)
     return found
+
+
+def _fill(found: Layers, part: list[int], artefact: Artefact, *, with_kurtosis: bool) -> None:
+    """Measure updates of one shape."""
+    pairs = [found.pairs[i] for i in part]
+    factors = [factors_of(artefact, pair) for pair in pairs]
+    for i, (a, b), values in zip(part, factors, _values(factors, pairs), strict=True):
+        if isinstance(values, PeftlabError):
+            found.skipped[found.pairs[i].layer] = values
+            continue
+        found.values[i] = values
+        found.statistics[i] = _statistics(values)
+        found.rows[i], found.columns[i] = _heaviest(a, b)
+        if with_kurtosis:
+            found.statistics[i, 4] = _kurtosis(a, b, values)
 
 
 def _stacks(artefact: Artefact, pairs: Sequence[Pair]) -> Iterator[list[int]]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from peftlab.core.types import Floats
+from peftlab.nn.threads import one_thread
 
 
 def row_norms(a: torch.Tensor, b: torch.Tensor, scale: float = 1.0) -> Floats:
@@ -53,11 +54,12 @@ def update_norm(a: torch.Tensor, b: torch.Tensor, scale: float = 1.0) -> float:
     return float(np.linalg.norm(row_norms(a, b, scale)))
 
 
-def _lengths(rows: Floats, other: Floats) -> Floats:
+def _lengths(rows: torch.Tensor, other: torch.Tensor) -> Floats:
     """Return the length of each row of rows (m, r) @ other (r, n)."""
-    squares = np.einsum("ij,ij->i", rows @ (other @ other.T), rows)
-    return np.asarray(np.sqrt(np.maximum(squares, 0.0)), dtype=np.float64)
+    with one_thread():
+        squares = ((rows @ (other @ other.T)) * rows).sum(dim=1)
+        return np.asarray(squares.clamp_min(0).sqrt().numpy(), dtype=np.float64)
 
 
-def _float64(factor: torch.Tensor) -> Floats:
-    return factor.detach().to("cpu", torch.float64).numpy()
+def _float64(factor: torch.Tensor) -> torch.Tensor:
+    return factor.detach().to("cpu", torch.float64)
