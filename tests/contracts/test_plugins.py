@@ -1,6 +1,6 @@
 """A method of another package is one file: it appears, is described, and runs, with no edit here.
 
-The four files are those that the documentation shows (docs/examples/plugins). They are imported
+The five files are those that the documentation shows (docs/examples/plugins). They are imported
 into this process by ``contract_tools`` for the contract tests; here another package brings them,
 in a process of its own.
 """
@@ -16,7 +16,7 @@ from contract_tools import PLUGINS, plugin_entries
 from peftlab.core import registry
 from peftlab.core.errors import ConfigError
 
-KINDS = {"attack", "tuner", "defence", "dataset"}
+KINDS = {"attack", "tuner", "defence", "dataset", "audit"}
 RECIPE = """
 name = "plugins"
 base = "{base}"

@@ -1,4 +1,4 @@
-"""The four files that CONTRIBUTING shows do what their contract asks."""
+"""The five files that CONTRIBUTING shows do what their contract asks."""
 
 import importlib.util
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from artefacts import blocks, context_of, low_rank, opened, write_adapter
 from peftlab.core import registry
 from peftlab.core.contracts import FitContext
 from peftlab.core.poisoning import poison
@@ -70,3 +71,15 @@ def test_dataset_loads(plugin):
     assert {len(task.train), len(task.dev), len(task.test)} == {40}
     assert set(task.train.labels) == {0, 1}
     assert not set(task.train.texts) & set(task.test.texts)
+
+
+def test_audit(plugin, tmp_path):
+    entry = plugin("audit", "example-rank")
+    artefact = opened(write_adapter(tmp_path / "lora", low_rank(blocks(2))))
+    context = context_of(artefact)
+    ranks = {pair.rank for pair in context.layout.pairs}
+    assert entry.build().why_not(context) == ""
+    assert entry.build().run(context).findings == ()
+    strict = entry.build(most=max(ranks) - 1).run(context)
+    assert {finding.code for finding in strict.findings} == {"EXAMPLE-RANK"}
+    assert strict.facts == {"largest_rank": max(ranks)}
