@@ -79,3 +79,38 @@ def test_page_of_a_prediction():
     assert "Recipe assumed" in page
     assert "Layer by layer" in page
     assert "out of distribution" in page
+
+
+def defended_results():
+    plain = {
+        "defence": "none", "setting": {}, "naive": {"vote": 1.0, "lda": 0.8},
+        "adaptive": {"vote": 1.0, "lda": 0.8}, "accuracy": 0.45, "bits": 0.8, "loss": 0.2,
+        "loss_seen": 0.1, "gain_kept": 1.0,
+    }  # fmt: skip
+    rescaled = {
+        **plain, "defence": EVIL, "setting": {"norm": EVIL}, "naive": {"vote": 2.0, "lda": 1.9},
+        "adaptive": {"vote": 1.4, "lda": 1.3}, "bits": 0.2, "gain_kept": 0.95,
+    }  # fmt: skip
+    return {
+        "schema": "peftlab.size/1", "kind": "defend", "heads": ["vote", "lda"], "bits_head": "lda",
+        "defences": [plain, rescaled], "most_bits": 2.58, "base_loss": 0.5, "adapters": 240,
+        "chance": {"uniform_mae": 1.94, "best_constant_mae": 1.5}, "seed": 42, "concepts": 40,
+        "train": 15, "repeats": 10, "recipe": {"lr": 1e-3},
+    }  # fmt: skip
+
+
+def test_page_of_defences():
+    page = render_size(defended_results())
+    assert "Leak against utility" in page
+    assert "What attackers still read: lda" in page
+    assert "MAE 1.300 against an adaptive attacker" in page
+    assert "95 % of the gain kept".replace(" %", "\u00a0%") in page
+    assert "<script>" not in page
+    empty = {"schema": "peftlab.size/1", "kind": "defend"}
+    assert "No defence was measured" in render_size(empty)
+
+
+def test_error_by_steps_needs_two_of_them(results):
+    assert "Error by steps of training" not in render_size(results)
+    steps = [{"steps": 500, "mae": 1.0}, {"steps": 125, "mae": 1.2}]
+    assert "Error by steps of training" in render_size({**results, "steps": steps})

@@ -35,7 +35,7 @@ def bench(
 
     Returns:
         ``heads`` (head, mae, mape, accuracy), ``chance``, ``control``, ``details``, ``kinds``,
-        ``layers_map``, ``curve``, ``norms``, ``spectra``, ``mismatch``.
+        ``layer_map``, ``curve``, ``norms``, ``spectra``, ``mismatch``, ``steps``.
 
     Raises:
         ConfigError: ``SIZE-SPLIT``, ``SIZE-HEAD``.
@@ -56,12 +56,26 @@ def bench(
         ),
         **study.shapes(bank, list(dict.fromkeys((ranked[0], ranked[-1])))),
         "mismatch": [],
+        "steps": [],
     }  # fmt: skip
     if others:
-        found["mismatch"] = mismatch(
-            {OWN: bank, **others}, head=heads[0], features=features, **protocol
-        )
+        banks = {OWN: bank, **others}
+        found["mismatch"] = mismatch(banks, head=heads[0], features=features, **protocol)
+        found["steps"] = _by_steps(banks, found["mismatch"])
     return found
+
+
+def _by_steps(
+    banks: Mapping[str, SpectraBank], rows: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the error on their own kind of banks that differ from the first in steps only."""
+    first = dict(next(iter(banks.values())).recipe)
+    errors = {row["bank"]: row["mae"] for row in rows if row["bank"] == row["target"]}
+    return [
+        {"steps": bank.recipe["steps"], "mae": errors[name]}
+        for name, bank in banks.items()
+        if "steps" in bank.recipe and {**first, "steps": bank.recipe["steps"]} == dict(bank.recipe)
+    ]
 
 
 def _mean_mae(layers: Sequence[Mapping[str, Any]], name: str) -> float:

@@ -1,4 +1,4 @@
-"""Figures of a bench: heads, confusion, training concepts, kinds, norms, spectra, layers, recipes.
+"""Figures of a bench: heads, confusion, training concepts, kinds, norms, spectra, layers.
 
 Every figure of an error has the lines of chance, can be read without colour, and brings its table.
 """
@@ -18,7 +18,7 @@ from peftlab.report.size.frame import (
     row_axes,
     short,
 )
-from peftlab.report.size.read import Box, Head, Pair, rows
+from peftlab.report.size.read import Box, Head, rows
 from peftlab.report.size.words import number
 from peftlab.report.svg import (
     ACCENT,
@@ -281,40 +281,6 @@ def layer_map(key: str, results: Mapping[str, Any], count: int) -> Drawing | Non
         for layer in ranked
     )  # fmt: skip
     return Drawing(svg, title, caption, ("layer", *kinds_here), table)
-
-
-def mismatch(key: str, found: Sequence[Pair], guessing: Mapping[str, float]) -> Drawing | None:
-    """Draw the error of each bank on adapters of each recipe."""
-    names = list(dict.fromkeys(pair.bank for pair in found))
-    if len(names) < 2:
-        return None
-    by_pair = {(pair.bank, pair.target): pair for pair in found}
-    title = "Error when the recipe is another one"
-    constant = guessing.get("best constant")
-    caption = (
-        "MAE of a bank of one recipe (row) on adapters of another (column)."
-        + ("" if constant is None else f" Always guessing one size: {number(constant)}.")
-    )  # fmt: skip
-    values = {
-        (i, j): by_pair[a, b].mae for i, a in enumerate(names) for j, b in enumerate(names)
-        if (a, b) in by_pair
-    }  # fmt: skip
-    with style(key):
-        figure = cells(
-            names, names, values, {place: f"{value:.2f}" for place, value in values.items()},
-            x_label="adapters of", y_label="bank of", bad=True,
-        )  # fmt: skip
-        svg = to_svg(figure, key, title, caption)
-    counts = list(dict.fromkeys(n for pair in found for n in pair.calibrated))
-    table = tuple(
-        (pair.bank, pair.target, number(pair.mae),
-         DASH if pair.flagged is None else f"{100 * pair.flagged:.0f} %",
-         *(number(pair.calibrated[n]) if n in pair.calibrated else DASH for n in counts))
-        for pair in found
-    )  # fmt: skip
-    header = ("bank", "adapters", "MAE", "flagged",
-              *(f"{n} reference{'' if n == '1' else 's'}" for n in counts))  # fmt: skip
-    return Drawing(svg, title, caption, header, table)
 
 
 def votes(key: str, results: Mapping[str, Any]) -> Drawing | None:

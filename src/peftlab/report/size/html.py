@@ -1,4 +1,4 @@
-"""One self-contained page: a bench of a bank, or the prediction for one adapter."""
+"""One self-contained page: a bench of a bank, one prediction, or a bench of defences."""
 
 from __future__ import annotations
 
@@ -7,27 +7,50 @@ from typing import Any
 
 from peftlab.report.page import MOST_LISTED, all_plain, common, environment
 from peftlab.report.read import DASH, clean_text, finite, mapping
-from peftlab.report.size import figures
-from peftlab.report.size.read import boxes, chance, check_schema, heads, pairs, rows, sizes
-from peftlab.report.size.words import number, prediction, sentences
+from peftlab.report.size import figures, recipes
+from peftlab.report.size.read import (
+    Defended,
+    boxes,
+    by_steps,
+    chance,
+    check_schema,
+    defended,
+    heads,
+    pairs,
+    rows,
+    sizes,
+)
+from peftlab.report.size.words import defence, number, prediction, sentences
 
 BENCH = "How much do these adapters tell about the size of their training sets?"
 ONE = "How many examples was this adapter trained on?"
+DEFEND = "What does a publisher gain by defending an adapter, and what does it cost?"
+MOST_HEADS = 6  # with a figure of their own
 
 
 def render_size(results: Mapping[str, Any]) -> str:
     """Return the whole page.
 
     Args:
-        results: JSON of ``peftlab size bench`` or ``peftlab size predict``; with ``norms`` beside
-            it the page of a prediction shows where the adapter stands.
+        results: JSON of ``peftlab size bench``, ``predict`` or ``defend``; with ``norms`` beside it
+            the page of a prediction shows where the adapter stands.
 
     Raises:
         InputRejected: ``REPORT-SCHEMA`` if it is something else.
     """
     check_schema(results)
-    values = _one(results) if results["kind"] == "prediction" else _bench(results)
+    values = _nothing()
+    values |= {"prediction": _one, "defend": _defences}.get(results["kind"], _bench)(results)
     return environment().get_template("size.html.j2").render(**values)
+
+
+def _nothing() -> dict[str, Any]:
+    """Return every part of the page as left out."""
+    lists = ("table", "guessing", "heads", "curves", "scale", "layers", "recipes", "steps")
+    return {
+        **{name: [] for name in lists}, "control": None, "defences": None, "per_layer": None,
+        "coverage": "",
+    }  # fmt: skip
 
 
 def _bench(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,9 +86,9 @@ def _bench(results: Mapping[str, Any]) -> dict[str, Any]:
         "layers": all_plain([
             figures.kinds("k", results, guessing), figures.layer_map("m", results, len(known)),
         ]),
-        "recipes": all_plain([figures.mismatch("r", pairs(results), guessing)]),
+        "recipes": all_plain([recipes.mismatch("r", pairs(results), guessing)]),
+        "steps": all_plain([recipes.steps("st", by_steps(results), guessing)]),
         "facts": _bench_facts(results, about),
-        "per_layer": None,
     }  # fmt: skip
 
 
@@ -81,18 +104,52 @@ def _one(results: Mapping[str, Any]) -> dict[str, Any]:
         **_shared(base, {}, [], "its prediction"),
         "count": f"bank of {_count(bank, 'adapters')} adapters",
         "verdict": prediction(results),
-        "table": [],
-        "guessing": [],
-        "control": None,
         "coverage": _percent(finite(mapping(results.get("set")).get("coverage")) or 0.9),
         "heads": all_plain([figures.votes("v", results)]),
-        "curves": [],
         "scale": all_plain([figures.norms("n", boxes(results), mean)]),
-        "layers": [],
-        "recipes": [],
         "facts": _facts_of_one(results, bank),
         "per_layer": _per_layer(results),
     }
+
+
+def _defences(results: Mapping[str, Any]) -> dict[str, Any]:
+    found, guessing = defended(results), chance(results)
+    base = {
+        "question": DEFEND, "name": "defences", "created": "", "recipe": results.get("recipe"),
+        "versions": results.get("versions"),
+    }  # fmt: skip
+    seed = finite(results.get("seed"))
+    listed = results.get("heads") or []
+    drawn = [
+        recipes.tradeoff("t", found, finite(results.get("most_bits"))),
+        *(recipes.attackers(f"a{i}", found, clean_text(head), guessing)
+          for i, head in enumerate(listed[:MOST_HEADS])),
+    ]  # fmt: skip
+    facts = [(key, _count(results, key)) for key in ("adapters", "concepts", "train", "repeats")]
+    base_loss = finite(results.get("base_loss"))
+    facts += [] if base_loss is None else [("loss of the bare base", f"{base_loss:.4g}")]
+    return {
+        **_shared(base, {"synthetic": True}, [] if seed is None else [int(seed)], "size.json"),
+        "count": f"{_count(results, 'adapters')} adapters",
+        "verdict": defence(results),
+        "defences": {
+            "header": ["defence", "naive MAE", "adaptive MAE", "bits", "loss", "gain kept",
+                       "setting"],
+            "rows": [_defence_row(row, clean_text(results.get("bits_head"))) for row in found],
+            "figures": all_plain(drawn),
+        },
+        "facts": facts,
+    }  # fmt: skip
+
+
+def _defence_row(row: Defended, head: str) -> list[str]:
+    return [
+        row.name,
+        *(number(own[head]) if head in own else DASH for own in (row.naive, row.adaptive)),
+        DASH if row.bits is None else f"{row.bits:.2f}",
+        DASH if row.loss is None else f"{row.loss:.4g}",
+        _percent(row.kept), row.setting or DASH,
+    ]  # fmt: skip
 
 
 def _shared(

@@ -10,6 +10,7 @@ from peftlab.core.errors import InputRejected
 from peftlab.report.read import clean_text, finite, mapping
 
 SCHEMA = "peftlab.size/1"
+KINDS = ("bench", "prediction", "defend")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +48,39 @@ class Pair:
     calibrated: dict[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Defended:
+    """What a defence takes from an attacker and what it costs; None where it was not measured.
+
+    Attributes:
+        name: of the defence; ``none`` for undefended adapters.
+        setting: how strong it was, in words.
+        naive, adaptive: MAE by head of an attacker whose bank is undefended, or defended alike.
+        bits: of the adaptive attacker.
+        loss: on held-out examples.
+        kept: share of the gain over the bare base that is left.
+    """
+
+    name: str
+    setting: str
+    naive: dict[str, float]
+    adaptive: dict[str, float]
+    bits: float | None
+    loss: float | None
+    kept: float | None
+
+
 def check_schema(results: Mapping[str, Any]) -> None:
     """Refuse another file.
 
     Raises:
         InputRejected: ``REPORT-SCHEMA``.
     """
-    if results.get("schema") != SCHEMA or results.get("kind") not in {"bench", "prediction"}:
+    if results.get("schema") != SCHEMA or results.get("kind") not in KINDS:
         raise InputRejected(
             "these are not results of the size audit", code="REPORT-SCHEMA",
             got=clean_text(results.get("schema")), allowed=SCHEMA,
-            fix="give the JSON of `peftlab size bench` or `peftlab size predict`",
+            fix="give the JSON of `peftlab size bench`, `predict` or `defend`",
         )  # fmt: skip
 
 
@@ -130,12 +153,41 @@ def pairs(results: Mapping[str, Any]) -> list[Pair]:
     for row in rows(results.get("mismatch")):
         mae = finite(row.get("mae"))
         if mae is not None:
-            numbers = {
-                clean_text(key): finite(value)
-                for key, value in mapping(row.get("calibrated")).items()
-            }
             found.append(Pair(
                 clean_text(row.get("bank", "")), clean_text(row.get("target", "")), mae,
-                finite(row.get("flagged")), {k: v for k, v in numbers.items() if v is not None},
+                finite(row.get("flagged")), _numbers(row.get("calibrated")),
             ))  # fmt: skip
     return found
+
+
+def defended(results: Mapping[str, Any]) -> list[Defended]:
+    """Return the defences that have an adaptive attacker's error, in their order."""
+    found = []
+    for row in rows(results.get("defences")):
+        adaptive = _numbers(row.get("adaptive"))
+        if adaptive:
+            setting = ", ".join(
+                f"{clean_text(key)} {clean_text(value)}"
+                for key, value in mapping(row.get("setting")).items()
+            )
+            found.append(Defended(
+                clean_text(row.get("defence", "")), setting, _numbers(row.get("naive")), adaptive,
+                finite(row.get("bits")), finite(row.get("loss")), finite(row.get("gain_kept")),
+            ))  # fmt: skip
+    return found
+
+
+def _numbers(value: object) -> dict[str, float]:
+    found = {clean_text(key): finite(number) for key, number in mapping(value).items()}
+    return {key: number for key, number in found.items() if number is not None}
+
+
+def by_steps(results: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """Return (steps, MAE) of banks that differ in nothing but their steps, ascending."""
+    points = {
+        (steps, mae)
+        for row in rows(results.get("steps"))
+        if (steps := finite(row.get("steps"))) is not None
+        and (mae := finite(row.get("mae"))) is not None
+    }
+    return sorted(points)

@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from peftlab.report.read import clean_text, finite, mapping
-from peftlab.report.size.read import Head, chance, check_schema, heads, pairs, sizes
+from peftlab.report.size.read import (
+    Defended,
+    Head,
+    chance,
+    check_schema,
+    defended,
+    heads,
+    pairs,
+    sizes,
+)
 
 CLOSE = 0.15  # a control within this of its expectation shows no leak of the protocol
 
@@ -116,3 +125,32 @@ def prediction(results: Mapping[str, Any]) -> list[str]:
 def _sentence(text: str) -> str:
     clean = clean_text(text)
     return f"{clean[:1].upper()}{clean[1:]}" + ("" if clean.endswith(".") else ".")
+
+
+def defence(results: Mapping[str, Any]) -> list[str]:
+    """Return what the defences take away and cost, for people."""
+    check_schema(results)
+    found = defended(results)
+    plain = next((row for row in found if row.name == "none"), None)
+    if plain is None or len(found) < 2:
+        return ["No defence was measured."]
+    head = clean_text(results.get("bits_head") or "") or next(iter(plain.adaptive))
+    error, constant = plain.adaptive.get(head, 0.0), chance(results).get("best constant", 0.0)
+    start = f"Undefended, an attacker with a bank of the same recipe has a MAE of {number(error)}"
+    said = [f"{start} ({head}); always guessing one size costs {number(constant)}."]
+    said += [_defended(row, plain, head) for row in found if row is not plain]
+    said.append(
+        "Adaptive figures are the honest ones: a defence that only surprises the attacker is none."
+    )
+    return said
+
+
+def _defended(row: Defended, plain: Defended, head: str) -> str:
+    parts = [f"{row.name}: MAE {number(row.adaptive.get(head, 0.0))} against an adaptive attacker"]
+    if head in row.naive:
+        parts.append(f"{number(row.naive[head])} against a naive one")
+    if row.bits is not None and plain.bits is not None:
+        parts.append(f"{row.bits:.2f} of {plain.bits:.2f} bits left")
+    if row.kept is not None:
+        parts.append(f"{percent(row.kept, 0)} of the gain kept")
+    return ", ".join(parts) + "."
