@@ -119,7 +119,7 @@ def _defences(results: Mapping[str, Any]) -> dict[str, Any]:
         "versions": results.get("versions"),
     }  # fmt: skip
     seed = finite(results.get("seed"))
-    listed = results.get("heads") or []
+    listed, head = results.get("heads") or [], clean_text(results.get("bits_head"))
     drawn = [
         recipes.tradeoff("t", found, finite(results.get("most_bits"))),
         *(recipes.attackers(f"a{i}", found, clean_text(head), guessing)
@@ -129,13 +129,13 @@ def _defences(results: Mapping[str, Any]) -> dict[str, Any]:
     base_loss = finite(results.get("base_loss"))
     facts += [] if base_loss is None else [("loss of the bare base", f"{base_loss:.4g}")]
     return {
-        **_shared(base, {"synthetic": True}, [] if seed is None else [int(seed)], "size.json"),
+        **_shared(base, {"synthetic": True, "title": "the farm of adapters"}, [] if seed is None else [int(seed)], "size.json"),
         "count": f"{_count(results, 'adapters')} adapters",
         "verdict": defence(results),
         "defences": {
-            "header": ["defence", "naive MAE", "adaptive MAE", "bits", "loss", "gain kept",
+            "header": ["defence", f"naive MAE, {head}", "adaptive MAE", "bits", "loss", "gain kept",
                        "setting"],
-            "rows": [_defence_row(row, clean_text(results.get("bits_head"))) for row in found],
+            "rows": [_defence_row(row, head) for row in found],
             "figures": all_plain(drawn),
         },
         "facts": facts,
@@ -157,7 +157,7 @@ def _shared(
 ) -> dict[str, Any]:
     values = common(base, seeds, source)
     if about.get("synthetic") is True:
-        values["synthetic"] = [values["name"]]
+        values["synthetic"] = [clean_text(about.get("title") or "the bank")]
     return values
 
 
