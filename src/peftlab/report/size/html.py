@@ -119,17 +119,18 @@ def _defences(results: Mapping[str, Any]) -> dict[str, Any]:
         "versions": results.get("versions"),
     }  # fmt: skip
     seed = finite(results.get("seed"))
+    seeds, made_up = [] if seed is None else [int(seed)], "the farm of adapters"
     listed, head = results.get("heads") or [], clean_text(results.get("bits_head"))
     drawn = [
         recipes.tradeoff("t", found, finite(results.get("most_bits"))),
-        *(recipes.attackers(f"a{i}", found, clean_text(head), guessing)
-          for i, head in enumerate(listed[:MOST_HEADS])),
+        *(recipes.attackers(f"a{i}", found, clean_text(name), guessing)
+          for i, name in enumerate(listed[:MOST_HEADS])),
     ]  # fmt: skip
     facts = [(key, _count(results, key)) for key in ("adapters", "concepts", "train", "repeats")]
     base_loss = finite(results.get("base_loss"))
     facts += [] if base_loss is None else [("loss of the bare base", f"{base_loss:.4g}")]
     return {
-        **_shared(base, {"synthetic": True, "title": "the farm of adapters"}, [] if seed is None else [int(seed)], "size.json"),
+        **_shared(base, {"synthetic": True, "title": made_up}, seeds, "size.json"),
         "count": f"{_count(results, 'adapters')} adapters",
         "verdict": defence(results),
         "defences": {
