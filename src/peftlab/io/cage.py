@@ -175,8 +175,10 @@ def _cause(ended: dict[str, Any], cpu_seconds: int, err: bytes) -> str:
     """Say which limit ended the program, if one did."""
     if ended["late"]:
         return "wall time"
-    if ended["returncode"] in (-signal.SIGXCPU, -signal.SIGKILL):
-        return "cpu time" if ended["cpu_seconds"] > 0.9 * cpu_seconds else "memory"
+    if ended["returncode"] == -signal.SIGXCPU:
+        return "cpu time"
+    if ended["returncode"] == -signal.SIGKILL:  # by the hard limit, or by a system out of memory
+        return "cpu time" if ended["cpu_seconds"] > 0.5 * cpu_seconds else "memory"
     if ended["returncode"] and any(words in err for words in OUT_OF_MEMORY):
         return "memory"
     return ""

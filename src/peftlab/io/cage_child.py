@@ -92,7 +92,8 @@ def _work(plan: dict[str, Any], arguments: list[str]) -> None:
         which = getattr(resource, name)
         hard = resource.getrlimit(which)[1]  # of our own parent; it cannot be raised
         limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(which, (limit, limit))
+        later = limit + 1 if name == "RLIMIT_CPU" and limit != hard else limit
+        resource.setrlimit(which, (limit, later))  # SIGXCPU says why; who ignores it is killed
     sys.addaudithook(_refuse_sockets)
     if arguments[0] == "-m":
         sys.argv = arguments[1:]
