@@ -33,21 +33,29 @@ from hostile_artefacts import Case, Traps, make_base
 from hostile_cases import CASES, GROUPS
 
 CPU, WALL, MEMORY = 10, 60, 4 * 2**30
-OUTCOMES = ("loaded", "loaded, NaN out", "refused", "hung", "out of memory", "crashed")
+OUTCOMES = (
+    "loaded", "loaded, NaN out", "loaded, base overwritten", "refused", "hung", "out of memory",
+    "crashed",
+)  # fmt: skip
 
 
 def load(base: Any, reference: str, *, train: bool) -> str:
-    """Give an artefact to stock ``peft``; return whether the model's answers are finite.
+    """Give an artefact to stock ``peft``; return whether tensors of the base were overwritten.
 
-    With ``train``, for tuning it further: some fields of the config are followed only then.
+    Also whether the model's answers are finite. With ``train``, for tuning it further: some fields
+    of the config are followed only then.
     """
     import torch
     from peft import PeftModel
 
+    own = [(each, each.detach().clone()) for each in base.parameters()]
     with torch.no_grad():
         model = PeftModel.from_pretrained(base, reference, is_trainable=train).eval()
         answer = model(input_ids=torch.tensor([[1, 5, 7]])).logits
-    return "loaded" if bool(torch.isfinite(answer).all()) else "loaded, NaN out"
+    if not bool(torch.isfinite(answer).all()):
+        return "loaded, NaN out"
+    same = all(torch.equal(now, before) for now, before in own)
+    return "loaded" if same else "loaded, base overwritten"
 
 
 def load_with_base(reference: str) -> str:
@@ -83,7 +91,7 @@ def _child(pipe: int, case: Case, base: Any, reference: str) -> None:
         outcome, why = ("out of memory" if full else "refused"), f"RuntimeError: {error}"
     except BaseException as error:  # noqa: BLE001 - whatever a library raises is its answer
         outcome, why = "refused", f"{type(error).__name__}: {error}"
-    os.write(pipe, json.dumps({"outcome": outcome, "why": why[:300]}).encode())
+    os.write(pipe, json.dumps({"outcome": outcome, "why": why[:2000]}).encode())
 
 
 def run(case: Case, base: Any, reference: str) -> dict[str, str]:
@@ -135,6 +143,8 @@ def measure(cases: list[Case], root: Path) -> list[dict[str, Any]]:
             reference = str(case.make(place, traps, True))
             traps.reset()
             answer = run(case, base, reference)
+            why = answer["why"].replace(str(root), "").replace(str(traps.port), "PORT")
+            answer["why"] = why[:300]
             rows.append(
                 {"name": case.name, "group": case.group, **answer, "touched": traps.sprung()}
             )

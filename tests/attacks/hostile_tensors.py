@@ -142,6 +142,15 @@ def _without(name: str) -> Maker:
     return _weights(change)
 
 
+def _tables(folder: Path, traps: Traps, bad: bool) -> Path:
+    """Write the two tables that peft saves by itself after a resize, though none was resized."""
+    added = {
+        "base_model.model.model.embed_tokens.weight": tensor(np.ones((96, 32))),
+        "base_model.model.lm_head.weight": tensor(np.ones((96, 32))),
+    }
+    return write(folder, adapter_files(tensors={**lora_tensors(), **(added if bad else {})}))
+
+
 def _shaped(name: str, shape: tuple[int, ...]) -> Maker:
     return _weights(lambda _: safetensors({**lora_tensors(), name: tensor(np.full(shape, 0.01))}))
 
@@ -275,6 +284,8 @@ SEMANTIC = [
     _flag("hidden-embeddings",
           _added("base_model.model.model.embed_tokens.weight", tensor(np.ones((96, 32)))),
           "gate-semantic", "GATE-EXTRA", group="undeclared layers"),
+    _flag("hidden-tables-as-if-resized", _tables, "gate-semantic", "GATE-EXTRA",
+          group="undeclared layers", against=True),
     _flag("hidden-saved-module",
           _added("base_model.model.score.modules_to_save.weight", tensor(np.ones((2, 32)))),
           "gate-semantic", "GATE-EXTRA", group="undeclared layers"),

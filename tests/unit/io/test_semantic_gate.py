@@ -141,6 +141,12 @@ def test_tables_of_a_resized_vocabulary_are_medium():
     assert _worst(_check({**PAIR, EMBED: (301, 32)}, task_type="SEQ_CLS")) == Severity.MEDIUM
 
 
+@pytest.mark.parametrize(("rows", "severity"), [(300, Severity.HIGH), (301, Severity.MEDIUM)])
+def test_tables_of_the_size_of_the_base_were_not_resized(rows, severity):
+    base = {"model.layers.0.q.weight": (32, 32), "model.embed_tokens.weight": (300, 32)}
+    assert _worst(_check({**PAIR, EMBED: (rows, 32), OUTPUT: (rows, 32)}, base)) == severity
+
+
 def test_data_beside_an_adapter_is_high_whatever_it_is_called(tmp_path):
     payload = torch.arange(200, dtype=torch.uint8)
     for name in (f"{Q}.lora_payload", "payload", "base_model.model.score.weight"):

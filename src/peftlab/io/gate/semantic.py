@@ -7,7 +7,8 @@ the base has them; and every tensor that the method does not need is listed, wit
     low     other layers, embeddings and token vectors that the config declares, or that a format
             without a config is known for: whole tables are where a trigger word hides best
     medium  embedding and output table together, undeclared: `peft` writes both by itself when the
-            vocabulary was resized, so this cannot be high without alarms on honest adapters
+            vocabulary was resized, so this cannot be high without alarms on honest adapters;
+            high all the same if they are as large as those of the base that is given
     high    everything else that nothing declares
 
 reliability.md 3.2 has all of them high. A stock sequence classifier always carries its head, which
@@ -80,7 +81,7 @@ def check_semantic(artefact: Artefact, limits: Limits, against: Artefact | None)
         *(finding for pair in layout.pairs for finding in _pair(artefact, layout, pair)),
         *(_shapes(artefact, layout, base) if base else ()),
         *_others(artefact, layout),
-        *_extras(artefact, layout),
+        *_extras(artefact, layout, base),
     ]
     return concluded(
         "gate-semantic",
@@ -164,9 +165,11 @@ def _others(artefact: Artefact, layout: AdapterLayout) -> Iterator[Finding]:
             yield RANK.found(name, f"{info.shape[0]} rows, the config says {rows} virtual tokens")
 
 
-def _extras(artefact: Artefact, layout: AdapterLayout) -> Iterator[Finding]:
+def _extras(
+    artefact: Artefact, layout: AdapterLayout, base: BaseTensors | None
+) -> Iterator[Finding]:
     """Yield every tensor that the method does not need, one finding for each."""
-    resized = _looks_resized(artefact, layout)
+    resized = _looks_resized(artefact, layout) and not _has_their_size(artefact, layout, base)
     for name in layout.extra:
         info = artefact.tensors[name]
         severity, why = _severity(name, artefact, layout, resized=resized)
@@ -237,6 +240,15 @@ def _looks_resized(artefact: Artefact, layout: AdapterLayout) -> bool:
     if artefact.config.get("task_type") in {*HEAD_TASKS, "FEATURE_EXTRACTION"}:
         return first is not None and last is None
     return first is not None and first == last
+
+
+def _has_their_size(artefact: Artefact, layout: AdapterLayout, base: BaseTensors | None) -> bool:
+    """Return whether a table is as large as that of the base: then none was resized."""
+    for name in layout.extra:
+        found = base.find(module_name(name)) if base else None
+        if base and found and role_of(name) in {"embedding", "output"}:
+            return artefact.tensors[name].shape == base.tensors[found].shape
+    return False
 
 
 def _left_out(layout: AdapterLayout, base: BaseTensors | None, hidden: int) -> list[str]:
