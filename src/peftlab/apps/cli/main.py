@@ -537,6 +537,65 @@ def size_bench(
     size.bench(bank, heads, features, train, repeats, seed, other, out, as_json=json)
 
 
+@size_app.command("farm")
+def size_farm(
+    out: Out,
+    backbone: Annotated[
+        str, typer.Option(help="tiny-denoiser (images) or tiny-lm (sentences).")
+    ] = "tiny-denoiser",
+    size_range: Annotated[
+        str, typer.Option("--range", help="Sizes: low 1-6, medium 1-50, high 1-500.")
+    ] = "low",
+    concepts: Annotated[int, typer.Option(help="Made-up concepts; one adapter a size.")] = 50,
+    seed: Seed = 0,
+    rank: Annotated[int, typer.Option(help="Of every update.")] = 4,
+    steps: Annotated[int, typer.Option(help="Of each adapter.")] = 500,
+    snapshots: Annotated[
+        str, typer.Option(help="Steps to keep too, with commas (default: a quarter, a half).")
+    ] = "",
+    lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
+    seeds: Annotated[
+        str, typer.Option(help="same or own: start, order and noise of the adapters.")
+    ] = "same",
+    augment: Annotated[
+        str, typer.Option(help="none; flip images; drop words of sentences.")
+    ] = "none",
+    option: Options = [],  # noqa: B006
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Train hundreds of small adapters of known data-set size at once; writes a bank."""
+    from peftlab.apps.cli import size_farm as farms
+
+    flags = {
+        "backbone": backbone, "range": size_range, "concepts": concepts, "seed": seed,
+        "rank": rank, "steps": steps, "snapshots": farms.numbers(snapshots), "lr": lr,
+        "seeds": seeds, "augment": augment,
+    }  # fmt: skip
+    farms.farm(flags, option, out, overwrite=overwrite, as_json=json)
+
+
+@size_app.command("defend")
+def size_defend(
+    bank: SizeBank = "builtin:low_4_denoiser",
+    defence: Annotated[
+        str, typer.Option("--defence", help="Names, with commas.")
+    ] = "flip,noise,clip,rescale,dp",
+    option: Options = [],  # noqa: B006
+    train: Annotated[
+        int | None, typer.Option(min=1, help="Concepts that the attacker knows (default: 15).")
+    ] = None,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Random splits.")] = 10,
+    seed: Seed = 42,
+    out: Annotated[Path | None, typer.Option("--out", help="File of the numbers (JSON).")] = None,
+    json: Json = False,
+) -> None:
+    """Measure defences of a publisher: what leaks before and after, and what it costs."""
+    from peftlab.apps.cli import size_farm as farms
+
+    farms.defend(bank, defence, option, train, repeats, seed, out, as_json=json)
+
+
 @app.command()
 def audit(
     artefact: Annotated[
