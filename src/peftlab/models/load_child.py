@@ -26,6 +26,7 @@ TASKS = {
     "FEATURE_EXTRACTION": "AutoModel",
 }
 HEAD = re.compile(r"\b(?:classifier|score)(?:\.\w+)*\.weight")
+TABLE = re.compile(r"\b(?:embed_tokens|word_embeddings|wte|embed_in|shared)(?:\.\w+)*\.weight")
 NO_WEIGHTS = re.compile("meta tensors?|register_meta function")  # no name has a blank
 SHOWN = 20  # keys
 PROMPTS = "prompt_embeddings"  # peft loads it by a way of its own and reports it as unexpected
@@ -116,9 +117,11 @@ def _build(class_name: str, device: str) -> Any:
     import transformers
 
     config = _base_config()
-    labels = _labels()
+    labels, words = _rows(HEAD), _rows(TABLE)
     if labels:
         config.num_labels = labels
+    if words and hasattr(config, "vocab_size"):  # a vocabulary that was resized before tuning
+        config.vocab_size = words
     made = getattr(transformers, class_name)
     with torch.device(device):
         if class_name.startswith("Auto"):
@@ -126,12 +129,12 @@ def _build(class_name: str, device: str) -> Any:
         return made(config)
 
 
-def _labels() -> int | None:
-    """Return the number of classes of a head that came with the adapter."""
+def _rows(name: re.Pattern[str]) -> int | None:
+    """Return the rows of a head or a table of words that came with the adapter."""
     from safetensors import safe_open
 
     with safe_open(WEIGHTS, "pt") as file:
-        rows = [file.get_slice(key).get_shape()[0] for key in _keys() if HEAD.search(key)]
+        rows = [file.get_slice(key).get_shape()[0] for key in _keys() if name.search(key)]
     return min(rows, default=None)
 
 
