@@ -120,10 +120,11 @@ def recipe_of(bank: str) -> FarmOptions:
 def table(found: dict[str, Any]) -> str:
     """Return results of ``defend`` as text."""
     head = found["heads"]
-    rows = [["defence", "attacker", *head, "bits", "loss", "gain kept"]]
+    bare = f"{found['base_loss_seen']:.4f}, {found['base_loss']:.4f}"
+    rows = [["defence", "attacker", *head, "bits", "loss", "held out", "gain kept"]]
     for row in found["defences"]:
         gain = "-" if row["gain_kept"] is None else f"{row['gain_kept']:.0%}"
-        cost = [f"{row['loss']:.4f}", gain]
+        cost = [f"{row['loss_seen']:.4f}", f"{row['loss']:.4f}", gain]
         for attacker, bits in (("naive", row["naive_bits"]), ("adaptive", row["bits"])):
             if attacker == "naive" and row["defence"] == "none":
                 continue
@@ -142,6 +143,6 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join([
         *lines, "",
         chance,
-        f"loss on held-out examples; the bare base: {found['base_loss']:.4f}",
+        f"loss on the training examples and held out; the bare base: {bare}",
         "the adaptive attacker's bank has the same defence: read those rows",
     ])  # fmt: skip

@@ -26,10 +26,11 @@ PREFIX = "builtin:"
 
 
 def builtin_banks() -> dict[str, Path]:
-    """Return the banks that the package ships, by name."""
+    """Return the banks that the package ships, by name, the plainest (shortest) name first."""
     if not BUILTIN.is_dir():
         return {}
-    return {path.name: path for path in sorted(BUILTIN.iterdir()) if is_bank(path)}
+    found = sorted(BUILTIN.iterdir(), key=lambda path: (len(path.name), path.name))
+    return {path.name: path for path in found if is_bank(path)}
 
 
 def is_bank(folder: Path) -> bool:

@@ -27,6 +27,7 @@ FLAGS = (
     "seeds",
     "augment",
 )  # options of the command that have a flag of their own; the others are -o NAME=VALUE
+USUAL_RATE = 1e-3
 SHORT = {"tiny-denoiser": "denoiser", "tiny-lm": "lm"}
 
 
@@ -50,7 +51,7 @@ class FarmOptions(Options):
         (), "steps at which the adapters are kept too; empty: a quarter and a half of all",
         source="dsire.md 7", max_length=20,
     )  # fmt: skip
-    lr: float = option(1e-3, "learning rate, constant", source="dsire.md 6", gt=0, le=1)
+    lr: float = option(USUAL_RATE, "learning rate, constant", source="dsire.md 6", gt=0, le=1)
     batch: int = option(1, "examples a step", source="arXiv 2406.19395, tables 10 and 11",
                         ge=1, le=64)  # fmt: skip
     weight_decay: float = option(0.01, "of AdamW", source="torch's default", ge=0, le=10)
@@ -110,8 +111,16 @@ class FarmOptions(Options):
 
     @property
     def config(self) -> str:
-        """Return the name of the set, as the public set has them: ``low_4_denoiser``."""
-        return f"{self.range}_{self.rank}_{SHORT[self.backbone]}"
+        """Return the name of the set as the public set has them, and what is not as usual.
+
+        Examples:
+            >>> FarmOptions().config, FarmOptions(rank=8, lr=2e-3, seeds="own").config
+            ('low_4_denoiser', 'low_8_denoiser_lr0.002_own')
+        """
+        parts = [self.range, str(self.rank), SHORT[self.backbone]]
+        parts += [f"lr{self.lr:g}"] * (self.lr != USUAL_RATE)
+        parts += ["own"] * (self.seeds == "own") + [self.augment] * (self.augment != "none")
+        return "_".join(parts + ["dp"] * (self.dp_clip > 0))
 
     def command(self) -> str:
         """Return the command that makes this farm, without what is default.
