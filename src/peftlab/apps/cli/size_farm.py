@@ -23,7 +23,7 @@ def farm(
     from peftlab.audits.size.farm.recipe import FarmOptions
     from peftlab.io.files import check_target
 
-    options = parse_options(FarmOptions, read_pairs(FarmOptions, option) | flags, "size farm")
+    options = parse_options(FarmOptions, flags | read_pairs(FarmOptions, option), "size farm")
     check_target(out, overwrite=overwrite)
     from peftlab.audits.size.farm.run import clear_work, run_farm
     from peftlab.audits.size.farm.write import write_bank
