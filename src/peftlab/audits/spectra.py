@@ -8,7 +8,7 @@ less than 8 layers are not judged. Real layers are not normal, so a layer must a
 factor from the median of its kind.
 
 A row or column stands out when it alone holds most of an update's energy. Lengths come from the
-factors (see ``nn.update_norms``); no product is formed.
+factors; no product is formed.
 
 What that means: nothing by itself. We know of no labelled adapters for which these limits were
 tested as a detector, so a finding here is low and says where to look. A verdict on backdoors from
@@ -81,8 +81,8 @@ class SpectraOptions(Options):
         32, "rows or columns below which their shares are not judged", source="ours", ge=2
     )
     kurtosis_cost: int = option(
-        2**30, "most multiply-adds for the kurtosis of all layers; 0 leaves it out",
-        source="ours: about 1 s", ge=0,
+        2**29, "most multiply-adds for the kurtosis of all layers; 0 leaves it out",
+        source="ours: about 0.5 s", ge=0,
     )  # fmt: skip
 
 

@@ -20,7 +20,6 @@ from peftlab.core.types import Floats
 from peftlab.nn.factors import factors_of
 from peftlab.nn.lora_spectra import spectral_statistics, stacked_singular_values
 from peftlab.nn.threads import one_thread
-from peftlab.nn.update_norms import column_norms, row_norms
 
 if TYPE_CHECKING:
     from peftlab.io.adapter_layout import Pair
@@ -135,10 +134,24 @@ def _kurtosis_cost(pair: Pair) -> float:
 
 
 def _heaviest(a: torch.Tensor, b: torch.Tensor) -> tuple[Floats, Floats]:
-    """Return number and share of energy of the heaviest row, and of the heaviest column."""
-    found = []
-    for lengths in (row_norms(a, b), column_norms(a, b)):
-        top = int(lengths.argmax())
-        energy = (lengths / max(lengths[top], TINY)) ** 2
-        found.append(np.array([top, energy[top] / max(energy.sum(), 1.0)]))
-    return found[0], found[1]
+    """Return number and share of energy of the heaviest row, and of the heaviest column.
+
+    |row i|^2 = b_i (A A^T) b_i^T, |column j|^2 = a_j^T (B^T B) a_j, the product never formed; in
+    float32, since a share needs no more digits.
+    """
+    a, b = _unit(a), _unit(b)
+    rows = ((b @ (a @ a.T)) * b).sum(dim=1)
+    columns = (((b.T @ b) @ a) * a).sum(dim=0)
+    return _top(rows), _top(columns)
+
+
+def _unit(factor: torch.Tensor) -> torch.Tensor:
+    """Return a factor in float32, its largest number 1, so that no square overflows."""
+    wide = factor.detach() if factor.dtype == torch.float64 else factor.detach().float()
+    return (wide / wide.abs().max().clamp_min(TINY)).float()
+
+
+def _top(squares: torch.Tensor) -> Floats:
+    top = int(squares.argmax())
+    total = float(squares.double().sum())
+    return np.array([top, float(squares[top]) / total if total > 0 else 0.0])
