@@ -94,6 +94,44 @@ def test_there_are_enough_and_no_two_have_one_name():
     assert {code for case in CASES for code in case.codes} <= RULES.keys()
 
 
+BROKEN_GATE = """
+import os, pickle, socket, sys
+sys.path.insert(0, {here!r})
+from pathlib import Path
+from hostile_artefacts import Traps
+from hostile_watch import Watch
+with Traps(Path({folder!r})) as traps:
+    sys.path.append(str(traps.module.parent))
+    watch = Watch()
+    watch.places = ({folder!r} + "/artefact",)
+    for act in {acts!r}:
+        traps.reset()
+        watch.events, watch.on = [], True
+        act = compile(act, watch.places[0], "exec")
+        eval(act)
+        watch.on = False
+        print(traps.sprung(), len(watch.events) > 1)  # the first is of this eval
+"""
+ACTS = {
+    "pickle.loads(traps.pickle())": ["file", "env"],
+    "import peftlab_canary": ["file", "env"],
+    "socket.create_connection(('127.0.0.1', traps.port)).recv(1)": ["socket"],
+    "open(traps.module.parent / 'x', 'w')": [],
+    "open('/etc/passwd')": [],
+    "os.system('true')": [],
+}
+
+
+def test_the_watch_would_see_a_broken_gate(tmp_path):
+    acts = [*ACTS, "(lambda: None)()"]
+    code = BROKEN_GATE.format(here=str(HERE), folder=str(tmp_path), acts=acts)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    expected = [f"{sprung} True" for sprung in ACTS.values()]
+    assert done.stdout.splitlines() == [*expected, "[] False"]
+
+
 @pytest.mark.parametrize("name", BY_NAME)
 def test_a_hostile_artefact_is_stopped(watched, name):
     case, row = BY_NAME[name], watched[name, True]
