@@ -68,7 +68,15 @@ def test_what_does_not_fit_is_high(shapes, config, code):
     [({"q_proj": 4}, True), ({"q_.roj": 8}, True), ({"q_proj": 8}, False), ({"v_proj": 8}, True)],
 )
 def test_rank_patterns_are_read_but_not_run(pattern, sound):
-    assert (_check(PAIR, rank_pattern=pattern).status == "passed") == sound
+    check = _check(PAIR, rank_pattern=pattern)
+    assert (check.status == "passed") == sound
+    assert "none is run" not in check.not_checked[0]
+
+
+def test_expressions_in_a_rank_pattern_are_not_run():
+    check = _check(PAIR, rank_pattern={"(a+)+q_proj": 8})
+    assert check.status == "passed"
+    assert "none is run" in check.not_checked[0]
 
 
 def test_experts_may_be_stacked():

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from peftlab.core.findings import Check, Finding, Severity, rule
 from peftlab.io.adapter_layout import FLOATS, AdapterLayout, Pair, read_layout
 from peftlab.io.adapter_names import module_name
-from peftlab.io.adapter_scale import declared_rank
+from peftlab.io.adapter_scale import PLAIN, declared_rank
 from peftlab.io.artefact import Artefact
 from peftlab.io.base_tensors import PACKED, BaseTensors
 from peftlab.io.gate.limits import Limits
@@ -90,7 +90,7 @@ def check_semantic(artefact: Artefact, limits: Limits, against: Artefact | None)
             "format": layout.format, "peft_type": layout.peft_type, "pairs": len(layout.pairs),
             "other": len(layout.other), "extra": len(layout.extra), "findings": len(found),
         },
-        not_checked=_left_out(layout, base, len(found) - limits.findings),
+        not_checked=_left_out(artefact, layout, base, len(found) - limits.findings),
     )  # fmt: skip
 
 
@@ -251,8 +251,13 @@ def _has_their_size(artefact: Artefact, layout: AdapterLayout, base: BaseTensors
     return False
 
 
-def _left_out(layout: AdapterLayout, base: BaseTensors | None, hidden: int) -> list[str]:
+def _left_out(
+    artefact: Artefact, layout: AdapterLayout, base: BaseTensors | None, hidden: int
+) -> list[str]:
     words = []
+    pattern = artefact.config.get("rank_pattern")
+    if isinstance(pattern, dict) and not all(map(PLAIN.fullmatch, pattern)):
+        words.append("ranks that rank_pattern gives by expressions: none is run")
     if base is None:
         words.append("shapes against a base: none was given (--against)")
     elif layout.pairs and not _same_names(layout, base):
