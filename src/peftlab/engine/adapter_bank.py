@@ -76,7 +76,7 @@ def make_bank(
     recipe = {
         "base": base, "data": {"name": data.name, "sha256": data.digest()},
         "attacks": list(attacks), "tuner": tuner, "tuner_options": tuner_options,
-        **options.model_dump(mode="json"),
+        **options.model_dump(mode="json", exclude={"adapters"}),  # a bank may grow
     }  # fmt: skip
     work = out.with_name(out.name + "-work")
     total, found = 2 * options.adapters, []
