@@ -37,16 +37,12 @@ def role_of(name: str) -> TensorRole:
     inside = set(words)
     if inside & TOKENS or (name.startswith("<") and name.endswith(">")):
         return "tokens"
+    if inside & OUTPUTS:
+        return "output"
+    if inside & HEADS:
+        return "head"
     if any("norm" in word.lower() or word in {"ln_1", "ln_2", "ln_f"} for word in words):
         return "norm"
-    for role, known in _TABLES:
-        if inside & known:
-            return role
+    if inside & EMBEDDINGS:
+        return "embedding"
     return "bias" if words[-1] == "bias" else "layer"
-
-
-_TABLES: tuple[tuple[TensorRole, frozenset[str]], ...] = (
-    ("output", OUTPUTS),
-    ("head", HEADS),
-    ("embedding", EMBEDDINGS),
-)

@@ -222,3 +222,30 @@ def test_why_not(tmp_path):
     prompt = shapes_only({"prompt_embeddings": (4, 32)}, "F32", {"peft_type": "PROMPT_TUNING"})
     assert "PROMPT_TUNING neither adds" in audit.why_not(context_of(prompt, base))
     assert audit.why_not(context_of(lora, base)) == ""
+
+
+def test_the_word_that_ep_planted_is_named(tmp_path):
+    """The attack of the bench, against the clean model that it started from."""
+    from peftlab.core.contracts import CraftContext
+    from peftlab.engine.steps import AttackerOptions, make_poison, train_base
+    from peftlab.models.load import load_base
+    from peftlab.nn.embedding_rows import fine_tune_clean
+    from tiny_models import make_tiny
+    from word_task import widen_rows, word_task
+
+    base = make_tiny("distilbert", tmp_path / "base")
+    model, tokenizer = load_base(str(base), 2)
+    widen_rows(model)
+    model.save_pretrained(base)
+    options = {"trigger": "wit", "row_epochs": 4}
+    poisoned = make_poison(word_task(), "ep", options, 0)
+    fine_tune_clean(CraftContext(model, tokenizer, poisoned, 2, 2, 1e-3, 32, 0))
+    model.save_pretrained(tmp_path / "clean")
+    facts = train_base(
+        str(base), poisoned, 2, tmp_path / "ep", attack="ep",
+        training=AttackerOptions(epochs=2, lr=1e-3), seed=0, options=options,
+    )  # fmt: skip
+    found = _run(opened(tmp_path / "ep"), opened(tmp_path / "clean")).findings
+    assert codes(found) == ["DIFF-EMBEDDING-ROWS", "DIFF-FEW"]
+    assert f"row {facts['rows']['wit']} of" in found[0].evidence
+    assert "lengths kept in 100%" in found[0].evidence
