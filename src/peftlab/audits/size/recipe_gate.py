@@ -9,9 +9,9 @@ Three tests, joined by "or":
     norms      more than half of the layers have a BA norm outside the range of the bank
 
 A warning only: a short run on few examples looks like a long run on more. The first and the last
-are those of dsire.md 6, where they flag a third to two fifths of the adapters of another recipe;
-form is ours and takes that to about a half, because A and B do not grow in the proportion in which
-they shrink with the size.
+are those of dsire.md 6; form is ours: A and B do not grow with the steps in the proportion in which
+they shrink with the size. Measured on mini-WiSE, 500 -> 250 steps: 24 % flagged without form, 80 %
+with it, 5 % of matched ones; 250 -> 125 steps: 22 %.
 """
 
 from __future__ import annotations
