@@ -15,7 +15,7 @@ LINES = {"best constant": (INK, "--"), "uniform guess": (MUTED, ":")}
 SHAPES = ("o", "s", "^", "D", "v", "P", "X", "<")
 
 
-def short(text: str, most: int = 22) -> str:
+def short(text: str, most: int = 25) -> str:
     """Return a name that fits beside a row."""
     return text if len(text) <= most else "…" + text[1 - most :]
 
