@@ -12,6 +12,7 @@ from peftlab.core.errors import ConfigError
 Status = Literal["declared", "assumed", "calibrated", "unknown", "incomplete", "differs"]
 DECISIVE = ("lr", "steps")  # what moves the scale of an update most
 CLOSE = 1e-6
+LISTED = 5  # keys that a sentence names
 UNKNOWN = "recipe unknown: size not identified"
 
 
@@ -79,11 +80,13 @@ def look(
         )
     strange = [key for key in given if key not in bank]
     left = [key for key in bank if key not in given]
-    return RecipeView(
-        "declared", "recipe declared, and the bank's in " + ", ".join(k for k in given if k in bank)
-        + (f"; the bank does not tell its {', '.join(strange)}" if strange else "")
-        + (f"; not declared: {', '.join(left)}" if left else ""), {},
-    )  # fmt: skip
+    said = f"recipe declared, and the bank's in {', '.join(key for key in given if key in bank)}"
+    if strange:
+        said += f"; the bank does not tell its {', '.join(strange)}"
+    if left:
+        rest = f" and {len(left) - LISTED} more" if len(left) > LISTED else ""
+        said += f"; not declared: {', '.join(left[:LISTED])}{rest}"
+    return RecipeView("declared", said, {})
 
 
 def parse(pairs: Sequence[str]) -> dict[str, Any]:
