@@ -4,12 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from test_size_features import write_adapter
 
 from peftlab.audits.size import SpectraBank
 from peftlab.audits.size.errors import BankMismatch
 from peftlab.audits.size.rows import read_rows, write_rows
-from peftlab.core.errors import ConfigError, InputRejected
+from peftlab.core.errors import BackendMissing, ConfigError, InputRejected, ResourceLimit
 from size_banks import make_bank
 
 
@@ -152,3 +153,50 @@ def test_subsets_keep_what_belongs_together():
         part.spectra(0).matrices["layers.0.q_proj/B"],
         bank.matrices["layers.0.q_proj/B"][row],
     )
+
+
+def test_rows_that_do_not_fit_together(tmp_path, factors, monkeypatch):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def refused(words, table, name="x.parquet"):
+        pq.write_table(pa.table(table), tmp_path / name)
+        with pytest.raises(InputRejected, match=words):
+            read_rows(tmp_path)
+        (tmp_path / name).unlink()
+
+    down, up = [[[1.0, 2.0]]] * 2, [[[1.0], [2.0]]] * 2
+    good = {"label": [1, 2], "name": ["a", "b"], "q.lora.down": down, "q.lora.up": up}
+    refused("schema", {key: good[key] for key in ("label", "name", "q.lora.down")})
+    refused("schema", {key: good[key] for key in ("name", "q.lora.down", "q.lora.up")})
+    refused("missing in some rows", good | {"q.lora.up": [up[0], None]})
+    refused("holds no", good, "rows.txt")
+    refused("no rows", pa.table(good).slice(0, 0))
+    refused("another length|readable", good | {"q.lora.down": [[[1.0, 2.0]], [[1.0]]]})
+    write_rows(tmp_path / "a.parquet", factors, LABELS, NAMES)
+    refused("different layers", good)
+    monkeypatch.setattr("peftlab.audits.size.rows.MOST_BYTES", 100)
+    with pytest.raises(InputRejected, match="too large"):
+        read_rows(tmp_path / "a.parquet")
+
+
+def test_rows_without_pyarrow(monkeypatch, tmp_path):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(BackendMissing, match=r"peftlab\[parquet\]"):
+        read_rows(tmp_path / "x.parquet")
+
+
+def test_spectra_files_that_are_none(tmp_path):
+    make_bank(concepts=2).save(tmp_path / "b")
+    save_file({"0.A": np.ones((12, 4), dtype=np.float32)}, tmp_path / "b" / "spectra.safetensors")
+    with pytest.raises(InputRejected, match="something else than spectra"):
+        SpectraBank.load(tmp_path / "b")
+    (tmp_path / "b" / "spectra.safetensors").write_bytes(b"no")
+    with pytest.raises(InputRejected, match="TENSORS-HEADER"):
+        SpectraBank.load(tmp_path / "b")
+
+
+def test_too_large_for_one_bank(monkeypatch):
+    monkeypatch.setattr("peftlab.audits.size.bank.MOST_ADAPTERS", 5)
+    with pytest.raises(ResourceLimit, match="SIZE-LARGE"):
+        make_bank(concepts=2)
