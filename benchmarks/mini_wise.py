@@ -26,6 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from peftlab.audits.size import SpectraBank, evaluate
 from peftlab.audits.size.bank_files import BUILTIN
+from peftlab.audits.size.defences import DefenceOptions
 from peftlab.audits.size.defend import defend
 from peftlab.audits.size.farm.recipe import FarmOptions
 from peftlab.audits.size.farm.run import config_name, run_farm
@@ -37,6 +38,8 @@ from peftlab.io.files import new_folder, read_json, write_atomic, write_json
 CONCEPTS = 40
 HEADS = ("vote", "frobenius", "nearest", "ridge", "log-ridge", "lda", "ordinal")
 SEEDS = (0, 1, 2)  # of the farms that defences are measured on
+STRONG = DefenceOptions(noise=1, clip=0.25, dp_noise=0.1)
+STRONGER = ("noise", "clip", "dp")
 LM = {"backbone": "tiny-lm"}
 SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("images 1-6", {}),
@@ -116,7 +119,10 @@ def defences(work: Path) -> list[dict[str, Any]]:
     for seed in SEEDS:
         file = work / f"defend-{seed}.json"
         if not file.is_file():
-            write_json(file, defend(FarmOptions(concepts=CONCEPTS, seed=seed)))
+            options = FarmOptions(concepts=CONCEPTS, seed=seed)
+            usual, strong = defend(options), defend(options, STRONGER, STRONG)
+            usual["defences"] += strong["defences"][1:]  # the first is undefended again
+            write_json(file, usual)
             say(f"defences, seed {seed}: done")
         found.append(read_json(file))
     return found

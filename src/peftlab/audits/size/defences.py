@@ -48,7 +48,7 @@ class DefenceOptions(Options):
         0.1, "largest norm of the gradient of one example", source="ours", gt=0, le=1e6
     )
     dp_noise: float = option(
-        0.05, "deviation of the noise on each entry, in units of dp_clip", source="ours",
+        0.02, "deviation of the noise on each entry, in units of dp_clip", source="ours",
         gt=0, le=1e3,
     )  # fmt: skip
 
