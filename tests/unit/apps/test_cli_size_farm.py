@@ -32,12 +32,12 @@ def test_bench_reads_what_the_farm_wrote(place, folder):
 
 def test_defend_prints_both_attackers(place, tmp_path):
     done = cli("size", "defend", "--bank", place / "bank", "--defence", "rescale,noise",
-               "--repeats", 1, "-o", "noise=2", "--out", tmp_path / "defend.json")  # fmt: skip
+               "--repeats", 1, "-o", "noise=2", "--out", tmp_path / "defend")  # fmt: skip
     assert done.code == 0, done.err
     assert "rescale  naive" in done.out
     assert "rescale  adaptive" in done.out
     assert "best constant 1.500" in done.out
-    assert (tmp_path / "defend.json").is_file()
+    assert "Leak against utility" in (tmp_path / "defend" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -587,7 +587,9 @@ def size_defend(
     ] = None,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Random splits.")] = 10,
     seed: Seed = 42,
-    out: Annotated[Path | None, typer.Option("--out", help="File of the numbers (JSON).")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of size.json and report.html.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Measure defences of a publisher: what leaks before and after, and what it costs."""

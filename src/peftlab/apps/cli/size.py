@@ -153,7 +153,7 @@ def bench(
             progress=tell,
         )  # fmt: skip
     if out is not None:
-        _write(found, out)
+        write_report(found, out)
     if as_json:
         out_json(found)
         return
@@ -177,7 +177,8 @@ def _others(given: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _write(found: Mapping[str, Any], out: Path) -> None:
+def write_report(found: Mapping[str, Any], out: Path) -> None:
+    """Write numbers and page of a bench or of defences into a folder."""
     from peftlab.io.files import write_atomic, write_json
     from peftlab.report.size.html import render_size
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftlab.apps.cli.console import bar, out_json
 from peftlab.apps.cli.console import out as put
+from peftlab.apps.cli.size import write_report
 from peftlab.core.errors import ConfigError
 from peftlab.core.options import parse_options
 
@@ -75,7 +76,6 @@ def defend(
     from peftlab.apps.cli.steps import read_pairs
     from peftlab.audits.size.defences import DefenceOptions
     from peftlab.audits.size.defend import defend as run
-    from peftlab.io.files import write_json
 
     strength = parse_options(DefenceOptions, read_pairs(DefenceOptions, option), "size defend")
     names = [part.strip() for part in defences.split(",") if part.strip()]
@@ -89,13 +89,14 @@ def defend(
             options, names, strength, train=train, repeats=repeats, seed=seed, progress=tell
         )
     if out is not None:
-        write_json(out, found)
+        write_report(found, out)
     if as_json:
         out_json(found)
         return
     put(table(found))
     if out is not None:
-        put(f"\nnumbers: {out}")
+        put(f"\nnumbers: {out / 'size.json'}")
+        put(f"report:  {out / 'report.html'}")
 
 
 def recipe_of(bank: str) -> FarmOptions:
