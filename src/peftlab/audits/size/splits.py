@@ -34,7 +34,7 @@ def by_name(
 
     Examples:
         >>> [(a.tolist(), b.tolist()) for a, b in by_name(["x", "y", "x"], 1, 1, 0)]
-        [([0, 2], [1])]
+        [([1], [0, 2])]
     """
     concepts, own = sorted(set(names)), np.array(names)
     wanted = default_train(len(concepts)) if train is None else train
