@@ -188,7 +188,7 @@ def test_classes_that_do_not_match(place, victim, tmp_path):
 def test_list():
     items = cli("list", "--json").json()["items"]
     kinds = {item["kind"] for item in items}
-    assert kinds == {"attack", "tuner", "defence", "dataset"}
+    assert kinds == {"attack", "tuner", "defence", "dataset", "audit"}
     assert {"kind": "attack", "name": "badnets"}.items() <= next(
         item for item in items if item["name"] == "badnets"
     ).items()
