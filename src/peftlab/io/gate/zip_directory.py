@@ -22,6 +22,7 @@ FULL32, FULL16 = 0xFFFFFFFF, 0xFFFF
 ENCRYPTED, STREAMED, UTF8 = 0x0001, 0x0008, 0x0800
 KNOWN_FLAGS = STREAMED | UTF8 | 0x0006  # the last: how hard the packer tried
 STORED, DEFLATED = 0, 8
+NEWEST = 45  # version 4.5 brought large archives; what came later is not read here
 MOST_COMMENT = 0xFFFF
 FOLDER_ATTRIBUTE = 0x10
 
@@ -137,9 +138,10 @@ def _member(archive: memoryview, at: int, end: int) -> tuple[Member, int]:
     """Return the member at ``at`` of the directory, and where the next one is."""
     if bytes(archive[at : at + 4]) != CENTRAL:
         raise BadZip("the directory holds something else than entries")
-    made, _, flags, method, _, _, crc, packed, size, n, e, c, disk, _, attributes, header = _unpack(
+    made, needed, flags, method, _, _, *sizes, n, e, c, disk, _, attributes, header = _unpack(
         "<6H3L5H2L", archive, at + 4
     )
+    crc, packed, size = sizes
     after = at + 46 + n + e + c
     name = _name(archive, at + 46, n, flags)
     extra = dict(_extras(archive, at + 46 + n, e))
@@ -147,7 +149,7 @@ def _member(archive: memoryview, at: int, end: int) -> tuple[Member, int]:
     size, packed, header = _widened(extra, size, packed, header)
     if flags & ENCRYPTED:
         raise BadZip(f"{name!r} is encrypted")
-    if flags & ~KNOWN_FLAGS or method not in {STORED, DEFLATED} or disk:
+    if flags & ~KNOWN_FLAGS or method not in {STORED, DEFLATED} or disk or _is_newer(needed):
         raise BadZip(f"{name!r} is packed in a way that is not read here")
     if method == STORED and size != packed:
         raise BadZip(f"{name!r} has two sizes")
@@ -167,16 +169,21 @@ def _local(archive: memoryview, at: int, said: tuple[str, int, int, int, int, in
     """Check the header before the data against the directory; return where the data starts."""
     if bytes(archive[at : at + 4]) != LOCAL:
         raise BadZip(f"{said[0]!r} is not where the directory says")
-    _, flags, method, _, _, crc, packed, size, n, e = _unpack("<5H3L2H", archive, at + 4)
+    needed, flags, method, _, _, crc, packed, size, n, e = _unpack("<5H3L2H", archive, at + 4)
     name = _name(archive, at + 30, n, flags)
     extra = dict(_extras(archive, at + 30 + n, e))
     _check_unicode(extra, name)
     size, packed, _ = _widened(extra, size, packed, 0)
     if flags & STREAMED and (crc, packed, size) == (0, 0, 0):
         _, _, _, crc, packed, size = said  # they follow the data
-    if (name, flags, method, crc, packed, size) != said:
+    if (name, flags, method, crc, packed, size) != said or _is_newer(needed):
         raise BadZip(f"{said[0]!r} is described in two ways")
     return at + 30 + n + e
+
+
+def _is_newer(needed: int) -> bool:
+    """Return whether a member says that it needs a later program; the upper byte means nothing."""
+    return needed & 0xFF > NEWEST
 
 
 def _descriptor(archive: memoryview, at: int, said: tuple[int, int, int]) -> int:
