@@ -49,12 +49,13 @@ def archive(
         local, central = {**said, **file.local}, {"at": len(body), **said, **file.central}
         body += struct.pack(
             "<4s5H3L2H", b"PK\x03\x04", local.get("needed", 20), local["flags"], local["method"], 0,
-            33, local["crc"], local["packed"], local["size"], len(local["name"]), len(file.local_extra),
+            33, local["crc"], local["packed"], local["size"], len(local["name"]),
+            len(file.local_extra),
         ) + local["name"] + file.local_extra + packed + file.after  # fmt: skip
         directory += struct.pack(
             "<4s6H3L5H2L", b"PK\x01\x02", file.made, central.get("needed", 20), central["flags"],
-            central["method"], 0, 33, central["crc"], central["packed"], central["size"], len(central["name"]),
-            len(file.extra), 0, central.get("disk", 0), 0, file.attributes, central["at"],
+            central["method"], 0, 33, central["crc"], central["packed"], central["size"],
+            len(central["name"]), len(file.extra), 0, central.get("disk", 0), 0, file.attributes, central["at"],
         ) + central["name"] + file.extra  # fmt: skip
     body += gap
     fields = {"count": len(files), "length": len(directory), "start": len(body), "disk": 0, **end}
