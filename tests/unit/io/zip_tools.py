@@ -55,7 +55,8 @@ def archive(
         directory += struct.pack(
             "<4s6H3L5H2L", b"PK\x01\x02", file.made, central.get("needed", 20), central["flags"],
             central["method"], 0, 33, central["crc"], central["packed"], central["size"],
-            len(central["name"]), len(file.extra), 0, central.get("disk", 0), 0, file.attributes, central["at"],
+            len(central["name"]), len(file.extra), 0, central.get("disk", 0), 0, file.attributes,
+            central["at"],
         ) + central["name"] + file.extra  # fmt: skip
     body += gap
     fields = {"count": len(files), "length": len(directory), "start": len(body), "disk": 0, **end}
