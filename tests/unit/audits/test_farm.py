@@ -1,5 +1,6 @@
 """Mini-WiSE: stacked training is single training, what is written is read, a kill is mended."""
 
+import doctest
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from peftlab.audits.size import SpectraBank
-from peftlab.audits.size.farm import concepts, sentences
+from peftlab.audits.size.farm import concepts, recipe, sentences
 from peftlab.audits.size.farm import run as running
 from peftlab.audits.size.farm.backbone import BACKBONES, all_shapes, load_base
 from peftlab.audits.size.farm.export import base_folder, clean_adapters, export_adapters
@@ -270,3 +271,8 @@ def test_every_adapted_layer_is_in_the_factors(small):
         d_out, d_in = WIDTHS[name.split(".", 2)[2]]
         assert (a.shape, b.shape) == ((12, 4, d_in), (12, d_out, 4))
         assert float(b.abs().max()) > 0
+
+
+@pytest.mark.parametrize("module", [concepts, sentences, running, recipe])
+def test_examples_of_the_docs(module):
+    assert doctest.testmod(module).failed == 0

@@ -1,9 +1,12 @@
 """Defences of a publisher: what they do to the weights, and what the bench says of them."""
 
+import doctest
+
 import numpy as np
 import pytest
 import torch
 
+from peftlab.audits.size import defences
 from peftlab.audits.size.defences import (
     DEFENCES,
     DefenceOptions,
@@ -110,3 +113,7 @@ def test_bench_of_defences_on_a_small_farm():
 def test_unknown_defences_are_named():
     with pytest.raises(ConfigError, match="SIZE-DEFENCE"):
         defend(FarmOptions(concepts=2), ["flp"])
+
+
+def test_examples_of_the_docs():
+    assert doctest.testmod(defences).failed == 0
