@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from peftlab.core.errors import RunFailed
+from peftlab.core.ranking import auroc, placements
 from peftlab.core.types import Bools, Floats, Ints
 from peftlab.engine.calibrate import Sides, spacings
 from peftlab.engine.distributions import Z975, beta_binomial_pmf, t_quantile_975
@@ -125,16 +126,6 @@ def evaluate(
     return {"metrics": sheet.metrics, "intervals": sheet.intervals, "reasons": sheet.reasons}
 
 
-def auroc(clean: Floats, triggered: Floats) -> float:
-    """Return P(triggered > clean) + P(triggered = clean) / 2 over all pairs.
-
-    Examples:
-        >>> auroc(np.array([0.0, 1.0]), np.array([1.0, 2.0]))
-        0.875
-    """
-    return float(_placements(triggered, clean).mean())
-
-
 def auroc_interval(
     clean: Floats,
     triggered: Floats,
@@ -154,10 +145,10 @@ def auroc_interval(
         clean_rows: (n,) cluster numbers, not negative.
         triggered_rows: (k,) cluster numbers; -1 means a cluster of its own.
     """
-    placed = _placements(triggered, clean)
+    placed = placements(triggered, clean)
     area = float(placed.mean())
     parts_triggered = (placed - area) / len(triggered)
-    parts_clean = (1.0 - _placements(clean, triggered) - area) / len(clean)
+    parts_clean = (1.0 - placements(clean, triggered) - area) / len(clean)
     if clean_rows is None or triggered_rows is None:
         variance = float((parts_triggered**2).sum() + (parts_clean**2).sum())
     else:
@@ -344,12 +335,3 @@ def _at_levels(
         reason = "no p-values" if reachable else f"too few calibration texts for {rate:.0%}"
         for name, p in ((f"fpr_at_{key}", clean), (f"tpr_at_{key}", triggered)):
             sheet.share(name, p <= rate if p is not None and reachable else None, reason)
-
-
-def _placements(values: Floats, others: Floats) -> Floats:
-    """Return for each value the share of others below it, ties counting half."""
-    ordered = np.sort(others)
-    below = np.searchsorted(ordered, values, side="left")
-    up_to = np.searchsorted(ordered, values, side="right")
-    placed: Floats = (below + up_to) / (2.0 * len(ordered))
-    return placed

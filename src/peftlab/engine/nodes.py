@@ -20,10 +20,11 @@ import numpy as np
 
 from peftlab.core.contracts import PoisonOptions
 from peftlab.core.poisoning import target_matrix, training_texts
+from peftlab.core.ranking import auroc
 from peftlab.core.types import Floats, LabelledTexts, PoisonedData, TaskData
 from peftlab.engine.calibrate import smallest_p, threshold
 from peftlab.engine.guard import Guard, calibration_of
-from peftlab.engine.metrics import auroc, beta_binomial_band, evaluate
+from peftlab.engine.metrics import beta_binomial_band, evaluate
 from peftlab.engine.recipe import Experiment, Recipe
 from peftlab.engine.steps import make_poison, predict_folder, train_base, tune
 from peftlab.io.files import read_json, write_json

@@ -3,12 +3,10 @@ import json
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 
 from peftlab.audits.backdoor.audit import judge
 from peftlab.audits.backdoor.bank import ABOUT, ROWS, AdapterBank
 from peftlab.audits.backdoor.classifier import (
-    auroc,
     cross_scores,
     fit,
     folds,
@@ -16,6 +14,7 @@ from peftlab.audits.backdoor.classifier import (
     strangeness,
 )
 from peftlab.core.errors import InputRejected
+from peftlab.core.ranking import auroc
 from peftlab.core.seeds import stream
 
 
@@ -27,6 +26,11 @@ def made_up(n=40, pairs=6, shift=1.0, seed=0):
     rows[backdoored, :, :2] += shift
     about = {"adapters": [{"attack": "badnets" if bad else ""} for bad in backdoored]}
     return AdapterBank(rows, backdoored, tuple(f"layer.{i} (8 x 8)" for i in range(pairs)), about)
+
+
+def told_apart(rows, labels):
+    scores = cross_scores(rows, labels, 0)
+    return auroc(scores[~labels], scores[labels])
 
 
 def flat(bank):
@@ -56,12 +60,6 @@ def test_a_constant_feature_says_nothing():
     assert np.allclose(made.scores(rows), made.scores(moved))
 
 
-def test_auroc_is_that_of_scikit_learn():
-    scores = stream(1, "scores").integers(0, 5, size=50).astype(float)
-    labels = stream(2, "labels").random(50) < 0.4
-    assert auroc(scores, labels) == pytest.approx(roc_auc_score(labels, scores))
-
-
 def test_folds_are_even_of_each_kind():
     labels = np.arange(33) % 3 == 0
     fold = folds(labels, seed=3)
@@ -72,11 +70,11 @@ def test_folds_are_even_of_each_kind():
 
 def test_told_apart_where_there_is_a_difference_and_not_where_labels_are_shuffled():
     bank = made_up(n=40)
-    assert auroc(cross_scores(flat(bank), bank.backdoored, 0), bank.backdoored) >= 0.9
+    assert told_apart(flat(bank), bank.backdoored) >= 0.9
     control = []
     for k in range(5):
         labels = stream(k, "shuffle").permutation(bank.backdoored)
-        control.append(auroc(cross_scores(flat(bank), labels, 0), labels))
+        control.append(told_apart(flat(bank), labels))
     assert np.mean(control) == pytest.approx(0.5, abs=0.15)
 
 

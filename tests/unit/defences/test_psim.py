@@ -41,9 +41,9 @@ import pytest
 from peftlab.core import registry
 from peftlab.core.contracts import FitContext
 from peftlab.core.errors import ConfigError, InputRejected, RunFailed
+from peftlab.core.ranking import auroc
 from peftlab.core.types import LabelledTexts, Scores
 from peftlab.engine.guard import Guard
-from peftlab.engine.metrics import auroc
 from peftlab.engine.steps import (
     AttackerOptions,
     load_data,

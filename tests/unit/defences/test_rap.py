@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from peftlab.core.errors import ConfigError, InputRejected, NotApplicable, PeftlabError, RunFailed
+from peftlab.core.ranking import auroc
 from peftlab.core.types import LabelledTexts
 from peftlab.defences.rap import Descent, Rap, RapOptions, pick_word, planted, published_loss
 from peftlab.defences.rap import surprise as surprise_of
 from peftlab.engine.calibrate import Calibration, flags
-from peftlab.engine.metrics import auroc
 from peftlab.nn.text import predict_logits, softmax
 from tiny_models import FAMILIES
 

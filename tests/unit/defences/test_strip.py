@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from peftlab.core.errors import ConfigError, InputRejected, PeftlabError
+from peftlab.core.ranking import auroc
 from peftlab.core.types import LabelledTexts
 from peftlab.defences.strip import Strip, StripOptions, mean_entropy, rank_words
-from peftlab.engine.metrics import auroc
 from peftlab.nn.text import predict_logits, softmax
 
 ODD = ("", "  ", "!", "film", "\ud800 lone surrogate", "word " * 5000, "x" * 10_000, "映画 🎬")

@@ -11,8 +11,8 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from peftlab.core.errors import RunFailed
+from peftlab.core.ranking import auroc
 from peftlab.engine.metrics import (
-    auroc,
     auroc_interval,
     beta_binomial_band,
     evaluate,

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from peftlab.core.errors import InputRejected, RunFailed
+from peftlab.core.ranking import auroc
 from peftlab.core.seeds import stream
 from peftlab.engine.calibrate import Calibration, threshold
-from peftlab.engine.metrics import auroc
 from peftlab.engine.window import work
 from peftlab.engine.window.bench import make_window_plan, read_window, run_window
 from peftlab.engine.window.curves import SCORES, Seen, curves, look_of

@@ -144,8 +144,9 @@ def bank(
 ) -> None:  # fmt: skip
     """Make a bank of clean and backdoored adapters."""
     from peftlab.apps.cli.steps import option_values, read_pairs
-    from peftlab.audits.backdoor.classifier import auroc, cross_scores
+    from peftlab.audits.backdoor.classifier import cross_scores
     from peftlab.core.options import parse_options
+    from peftlab.core.ranking import auroc
     from peftlab.engine.adapter_bank import BankOptions, make_bank
     from peftlab.engine.steps import load_data
 
@@ -160,7 +161,8 @@ def bank(
     scores = cross_scores(made.rows.reshape(len(made), -1), made.backdoored, seed)
     facts = {
         "bank": str(out), "clean": int((~made.backdoored).sum()),
-        "backdoored": int(made.backdoored.sum()), "auroc": auroc(scores, made.backdoored),
+        "backdoored": int(made.backdoored.sum()),
+        "auroc": auroc(scores[~made.backdoored], scores[made.backdoored]),
     }  # fmt: skip
     if as_json:
         out_json(facts)

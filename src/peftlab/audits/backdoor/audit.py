@@ -21,11 +21,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from peftlab.audits.backdoor.bank import ABOUT, AdapterBank, layer_names, statistics_of
-from peftlab.audits.backdoor.classifier import auroc, cross_scores, fit, p_value, strangeness
+from peftlab.audits.backdoor.classifier import cross_scores, fit, p_value, strangeness
 from peftlab.core.contracts import AuditContext, AuditResult
 from peftlab.core.errors import PeftlabError
 from peftlab.core.findings import Chart, Severity, Table, rule
 from peftlab.core.options import Options, option
+from peftlab.core.ranking import auroc
 from peftlab.core.registry import audit
 from peftlab.core.types import Floats
 
@@ -104,7 +105,7 @@ def judge(bank: AdapterBank, statistics: Floats, *, strange: float, seed: int) -
         p=p_value(score, scores[~bank.backdoored]),
         distance=float(distance[0]),
         reach=float(np.quantile(among, strange)),
-        auroc=auroc(scores, bank.backdoored),
+        auroc=auroc(scores[~bank.backdoored], scores[bank.backdoored]),
         scores=scores,
     )
 
@@ -182,9 +183,8 @@ def _by_attack(bank: AdapterBank, found: Verdict) -> Table:
     rows = []
     for name in sorted({each for each in names if each}):
         members = np.array([each == name for each in names]) & bank.backdoored
-        scores = np.append(found.scores[members], clean)
-        flags = np.arange(len(scores)) < members.sum()
-        rows.append((name, int(members.sum()), round(auroc(scores, flags), 3)))
+        above = round(auroc(clean, found.scores[members]), 3)
+        rows.append((name, int(members.sum()), above))
     return Table("The bank by attack", ("attack", "adapters", "AUROC against clean"), tuple(rows))
 
 

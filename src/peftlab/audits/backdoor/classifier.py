@@ -85,12 +85,6 @@ def cross_scores(rows: Floats, backdoored: Bools, seed: int) -> Floats:
     return scores
 
 
-def auroc(scores: Floats, backdoored: Bools) -> float:
-    """Return the share of (backdoored, clean) pairs in the right order, ties half."""
-    above = scores[backdoored][:, None] - scores[~backdoored][None]
-    return float(((above > 0) + 0.5 * (above == 0)).mean())
-
-
 def p_value(score: float, clean: Floats) -> float:
     """Return the share of clean adapters that look at least as backdoored, the new one included."""
     return float((1 + (clean >= score).sum()) / (len(clean) + 1))

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from peftlab.core.ranking import auroc
 from peftlab.core.types import Floats, Ints, Scores
 from peftlab.engine.calibrate import Calibration, flags, smallest_m
-from peftlab.engine.metrics import auroc
 from peftlab.nn.confidence import confidence
 from peftlab.nn.evidence import Evidence, Look, own_margin
 from peftlab.nn.gaussian import ClassNormals
