@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 KIND = "backdoor"
 ABOUT, ROWS = "bank.json", "statistics.safetensors"
 NAMES = ("largest", "frobenius", "stable_rank", "entropy", "kurtosis")
-MOST_BYTES = 2**26  # of the statistics of a bank: 100 thousand adapters of 24 updates are 96 MB
+MOST_BYTES = 2**26  # of the statistics: some 70 thousand adapters of 24 updates
 TINY = 1e-12  # an update of zeros has a logarithm too
 
 
