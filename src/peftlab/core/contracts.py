@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from peftlab.core.findings import Chart, Finding, Table
 from peftlab.core.options import Options, option
-from peftlab.core.types import LabelledTexts, PoisonedData, Scores, TaskData
+from peftlab.core.types import Bools, Floats, Ints, LabelledTexts, PoisonedData, Scores, TaskData
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -132,6 +132,29 @@ class WeightAttack(Attack, Protocol):
         """
 
 
+class TaintsCalibration(Attack, Protocol):
+    """An attack that gets texts of its own into the data that a defender calibrates on."""
+
+    def taint(self, data: TaskData, poisoned: PoisonedData, seed: int) -> TaskData:
+        """Return the data as the defender then has it; test stays as it is."""
+
+
+class TaskAgnosticAttack(Attack, Protocol):
+    """An attack that knows no task: its triggers turn out to name some class of a victim.
+
+    It releases a body without a head (``brings_head`` is False), and a triggered text counts only
+    where its trigger happens to name the target class in that victim.
+    """
+
+    brings_head: bool
+
+    def probes(self) -> tuple[str, ...]:
+        """Return each trigger alone as a text; the victim's answers say what it names."""
+
+    def probe_of(self, texts: Sequence[str]) -> Ints:
+        """Return for each triggered text the number of its trigger among ``probes``, or -1."""
+
+
 class Tuner(Protocol):
     """Makes a model trainable the PEFT way. Constructed as ``cls(options)``."""
 
@@ -176,13 +199,30 @@ class FitContext:
     progress: Callable[[str], None]
 
 
+Stage = Literal["input", "data", "tuning", "model"]
+Scenario = Literal["base", "data"]
+
+
+def stage_of(defence: type) -> Stage:
+    """Return where a defence acts, told by the method that it has.
+
+    input   ``score``    judges or mends each input (``Defence``)
+    data    ``keep``     filters a training set (``DataFilter``)
+    tuning  ``tune``     tunes in a way of its own (``TuningDefence``)
+    model   ``inspect``  gives a verdict on a model (``ModelInspector``)
+    """
+    methods: dict[str, Stage] = {"keep": "data", "tune": "tuning", "inspect": "model"}
+    return next((stage for name, stage in methods.items() if hasattr(defence, name)), "input")
+
+
 class Defence(Protocol):
     """Scores inputs for suspicion. Constructed as ``cls(options)``; threshold is not its business.
 
     Optional members, looked up by name:
         ``rewrite(texts, scores_threshold) -> list[str]``  for defences that mend the text;
         ``fixed_flags(scores) -> Bools``  when the published rule has a threshold of its own;
-        ``diagnostics() -> dict``  JSON-able, e.g. the un-learning trajectory.
+        ``diagnostics() -> dict``  JSON-able, e.g. the un-learning trajectory;
+        ``needs_head``  True for a defence that reads the answers of the base's own head.
     """
 
     options: GuardOptions
@@ -202,6 +242,123 @@ class Defence(Protocol):
         load_base: LoadBase,
     ) -> None:
         """Restore the state that ``save`` wrote; scores must be equal to 1e-6."""
+
+
+@dataclass(frozen=True)
+class FilterContext:
+    """What a defence sees that filters a training set: the set, and models of it. No flags.
+
+    Attributes:
+        suspect: the training set as received, labels as received.
+        n_classes: C.
+        seed: of everything random.
+        load_trained: returns a fresh (model in eval mode, tokenizer) whose weights were all
+            trained on ``suspect``.
+        progress: called with a line of text now and then.
+    """
+
+    suspect: LabelledTexts
+    n_classes: int
+    seed: int
+    load_trained: LoadBase
+    progress: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """What a filter says of each row of a training set.
+
+    Attributes:
+        suspicion: (n,) larger is more suspicious.
+        dropped: (n,) rows that should not be trained on.
+        facts: JSON-able.
+    """
+
+    suspicion: Floats
+    dropped: Bools
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class DataFilter(Protocol):
+    """Drops rows of a suspect training set. Constructed as ``cls(options)``."""
+
+    options: Options
+
+    def keep(self, context: FilterContext) -> Filtered:
+        """Return suspicion and verdict of each row."""
+
+
+@dataclass(frozen=True)
+class TuneContext:
+    """What a defence sees that tunes in a way of its own.
+
+    Attributes:
+        model: fresh base with its head, in eval mode; changed in place.
+        tokenizer: of the base.
+        train: what the victim trains on.
+        dev: clean texts for choices such as when to stop.
+        n_classes: C.
+        tuner: the victim's own tuner, built: ``wrap(model, seed)`` and ``options`` with ``lr``
+            (may be None), ``epochs`` and ``batch``.
+        seed: of everything random.
+        progress: called with a line of text now and then.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    train: LabelledTexts
+    dev: LabelledTexts
+    n_classes: int
+    tuner: Tuner
+    seed: int
+    progress: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A victim that a defence tuned: a plain or ``peft`` model in eval mode, and facts."""
+
+    model: Any
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class TuningDefence(Protocol):
+    """Tunes the victim so that a backdoor is weakened or not learned. Constructed ``cls(options)``.
+
+    Optional members, looked up by name:
+        ``scenario``  "base" (default): the base is suspect; "data": the training set is;
+        ``needs_tuner``  names of the tuners that it can work with; default: any whose result can
+            be merged into the base (``lora``, ``full``).
+    """
+
+    options: Options
+
+    def tune(self, context: TuneContext) -> Tuned:
+        """Return the tuned model."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an inspector says of a model.
+
+    Attributes:
+        score: larger is more suspicious.
+        flagged: whether the model is called backdoored.
+        facts: JSON-able; the class and the trigger that were found among them.
+    """
+
+    score: float
+    flagged: bool
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ModelInspector(Protocol):
+    """Says whether a model has a backdoor. Constructed as ``cls(options)``."""
+
+    options: Options
+
+    def inspect(self, context: FitContext) -> Verdict:
+        """Return the verdict on the base of the context."""
 
 
 class Dataset(Protocol):

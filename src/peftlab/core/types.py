@@ -100,6 +100,8 @@ class PoisonedData:
         dev_triggered, test_triggered: triggered texts whose *original* label is not the target;
             ``labels`` hold the original labels.
         test_rows: for each of ``test_triggered`` its row in the clean test split, or -1.
+        test_targets: for each of ``test_triggered`` the class that its trigger should give, when
+            that is not ``target`` for all of them.
         facts: what happened (asked and realised rate, capped, dropped, trigger pieces, ...).
     """
 
@@ -112,6 +114,7 @@ class PoisonedData:
     test_triggered: LabelledTexts
     test_rows: tuple[int, ...]
     facts: dict[str, Any] = field(default_factory=dict)
+    test_targets: tuple[int, ...] | None = None
 
     def digest(self) -> str:
         """Return a hash of the training side (two attacks at rate 0 share it)."""
