@@ -116,6 +116,13 @@ class PoisonedData:
     facts: dict[str, Any] = field(default_factory=dict)
     test_targets: tuple[int, ...] | None = None
 
+    @property
+    def goals(self) -> Ints:
+        """Return the class that the trigger of each triggered test text should give, (k,)."""
+        if self.test_targets is None:
+            return np.full(len(self.test_triggered), self.target, dtype=np.int64)
+        return np.asarray(self.test_targets, dtype=np.int64)
+
     def digest(self) -> str:
         """Return a hash of the training side (two attacks at rate 0 share it)."""
         sha = hashlib.sha256(self.targets.astype("<f8").tobytes())

@@ -14,6 +14,7 @@ from peftlab.io.files import write_json
 from peftlab.io.store import Row, Store
 
 SCHEMA = "peftlab.results/1"
+_FITTED = ("guard", "filter", "defended", "verdict")  # what a defence costs before it is used
 _PACKAGES = ("peftlab", "torch", "transformers", "peft", "safetensors", "numpy")
 
 
@@ -40,11 +41,13 @@ def machine() -> dict[str, Any]:
 def _cost(row: Row, seconds: dict[str, float | None]) -> dict[str, Any]:
     """Return the cell's cost; the time of shared nodes is given in full to every cell."""
     needs = row.key["needs"]
+    if not needs:  # a cell that is not applicable
+        return {}
     trained = needs["victim"] if needs["victim"] != needs["base"] else None
     measured = {
         "attack_seconds": seconds.get(needs["base"]),
         "train_seconds": seconds.get(trained) if trained else None,
-        "fit_seconds": seconds.get(needs["guard"]) if "guard" in needs else None,
+        "fit_seconds": next((seconds.get(needs[role]) for role in _FITTED if role in needs), None),
         "cell_seconds": row.seconds,
     }
     given = (row.result or {}).get("cost", {})
@@ -57,6 +60,7 @@ def _cell(row: Row, recipe: Recipe, seconds: dict[str, float | None]) -> dict[st
         "metrics": {},
         "intervals": {},
         "reasons": {},
+        "not_applicable": None,
         **result,
         "id": row.id,
         "base": recipe.base,

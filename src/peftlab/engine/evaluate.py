@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from peftlab.core.errors import InputRejected
 from peftlab.core.types import PoisonedData, TaskData
+from peftlab.engine.aim import aim_of, counted_rows
 from peftlab.engine.calibrate import smallest_p, threshold
 from peftlab.engine.guard import Guard
 from peftlab.engine.metrics import evaluate, wilson
@@ -53,10 +55,27 @@ def _known(victim: Path, data: TaskData, poisoned: PoisonedData, *, allow: bool)
         "labels": np.asarray(data.test.labels),
         "clean_pred": _answers(victim, data.test.texts, data, allow=allow),
         "triggered_pred": _answers(victim, poisoned.test_triggered.texts, data, allow=allow),
-        "target": poisoned.target,
+        "target": poisoned.goals,
         "triggered_labels": np.asarray(poisoned.test_triggered.labels),
         "test_rows": np.asarray(poisoned.test_rows),
     }
+
+
+def _poisoned(
+    victim: Path, data: TaskData, attack: str, options: dict[str, Any], seed: int, *, allow: bool
+) -> PoisonedData:
+    """Return the attack's sets, with the triggered test texts that count for this victim."""
+    poisoned = make_poison(data, attack, options, seed)
+    aim = aim_of(attack, options)
+    if aim is None:
+        return poisoned
+    answers = _answers(victim, aim.probes(), data, allow=allow)
+    rows = np.flatnonzero(counted_rows(aim, poisoned, answers))
+    return replace(
+        poisoned,
+        test_triggered=poisoned.test_triggered.pick(rows),
+        test_rows=tuple(poisoned.test_rows[int(row)] for row in rows),
+    )
 
 
 def evaluate_victim(
@@ -83,7 +102,7 @@ def evaluate_victim(
     """
     _check_classes(victim, _note(victim), data)
     if attack is not None:
-        poisoned = make_poison(data, attack, options or {}, seed)
+        poisoned = _poisoned(victim, data, attack, options or {}, seed, allow=allow_poisoned)
         return evaluate(**_known(victim, data, poisoned, allow=allow_poisoned))
     right = _answers(victim, data.test.texts, data, allow=allow_poisoned) == data.test.labels
     n = len(data.test)
@@ -111,7 +130,7 @@ def evaluate_guard(
     _check_classes(victim, _note(victim), data)
     loaded = Guard.from_pretrained(guard, allow_poisoned=allow_poisoned)
     _check_classes(guard, loaded.about, data)
-    poisoned = make_poison(data, attack, options or {}, seed)
+    poisoned = _poisoned(victim, data, attack, options or {}, seed, allow=allow_poisoned)
     known = _known(victim, data, poisoned, allow=allow_poisoned)
     for name, texts in (("clean", data.test.texts), ("triggered", poisoned.test_triggered.texts)):
         found = loaded.score(texts)

@@ -15,6 +15,7 @@ from peftlab.core.errors import ConfigError, InputRejected, PeftlabError
 from peftlab.core.types import Bools, Decision, Floats, Ints, Scores, TaskData
 from peftlab.engine.calibrate import Calibration, flags, p_values, threshold
 from peftlab.engine.splits import guard_splits
+from peftlab.engine.steps import built_for
 from peftlab.io.files import new_folder, read_json, write_json
 from peftlab.models.load import fingerprint, lasting, load_base
 
@@ -25,7 +26,7 @@ Predict = Callable[[Sequence[str]], Floats | Ints]
 
 
 @dataclass
-class _Bases:
+class Bases:
     """Loads the defended base and those that the user trusts; remembers which of these were."""
 
     base: str
@@ -35,6 +36,7 @@ class _Bases:
     others: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, other: str | None = None) -> tuple[Any, Any]:
+        """Return a fresh (model in eval mode, tokenizer); see ``core.contracts.LoadBase``."""
         if other is None:
             return load_base(
                 self.base, self.n_classes, seed=self.seed, allow_poisoned=self.allow_poisoned
@@ -89,15 +91,15 @@ class Guard:
             progress: called with a line of text now and then.
 
         Raises:
-            ConfigError: ``CAL-FEW`` and the codes of the defence.
+            ConfigError: ``CAL-FEW``, ``DEFENCE-STAGE`` for a defence that judges no inputs, and
+                the codes of the defence.
         """
         from peftlab.nn.heads import has_new_head
 
-        entry = registry.get("defence", defence)
-        method: Defence = entry.build(**(options or {}))
+        method: Defence = built_for("input", defence, options or {})
         splits = guard_splits(data, seed)
 
-        bases = _Bases(base, data.n_classes, seed, allow_poisoned)
+        bases = Bases(base, data.n_classes, seed, allow_poisoned)
         # the gate speaks before anything is fitted, also for defences that need no model
         if has_new_head(bases()[0]):
             progress(
@@ -251,7 +253,7 @@ class Guard:
                     code="GUARD-BASE", got=each, fix="restore the base, or fit the guard again",
                 )  # fmt: skip
         method: Defence = registry.get("defence", about["defence"]).build(**about["options"])
-        bases = _Bases(base, about["n_classes"], about["seed"], allow_poisoned)
+        bases = Bases(base, about["n_classes"], about["seed"], allow_poisoned)
         bases()  # the gate speaks before anything is scored
         try:
             method.load(place, bases)

@@ -63,7 +63,7 @@ def evaluate(
     labels: Ints,
     clean_pred: Ints,
     triggered_pred: Ints,
-    target: int,
+    target: int | Ints,
     triggered_labels: Ints,
     clean_scores: Floats | None = None,
     triggered_scores: Floats | None = None,
@@ -82,8 +82,8 @@ def evaluate(
         labels: (n,) true classes of the clean test texts.
         clean_pred: (n,) what the victim predicts for them.
         triggered_pred: (k,) what the victim predicts for the triggered texts.
-        target: class that the trigger should give.
-        triggered_labels: (k,) true classes of the triggered texts, none of them the target.
+        target: class that the trigger should give, or (k,) one class for each triggered text.
+        triggered_labels: (k,) true classes of the triggered texts, none of them its target.
         clean_scores: (n,) suspicion; None without a detector.
         triggered_scores: (k,) likewise.
         clean_flags: (n,) what the guard flags; None without a guard.
@@ -121,8 +121,38 @@ def evaluate(
     answers = None if clean_pred_def is None else clean_pred_def == labels
     hits = None if triggered_pred_def is None else triggered_pred_def == target
     _defended(sheet, clean=(right, clean_flags, answers), triggered=(fooled, triggered_flags, hits))
-    _ranking(sheet, clean_scores, triggered_scores, labels != target, rows)
+    others = ~np.isin(labels, np.unique(target))
+    _ranking(sheet, clean_scores, triggered_scores, others, rows)
     _at_levels(sheet, clean_p, triggered_p, smallest_p)
+    return {"metrics": sheet.metrics, "intervals": sheet.intervals, "reasons": sheet.reasons}
+
+
+def evaluate_filter(suspicion: Floats, dropped: Bools, is_poisoned: Bools) -> dict[str, Any]:
+    """Return what a filter of training sets found, in the form of ``evaluate``.
+
+    ``filter_tpr`` and ``filter_fpr`` are the shares of poisoned and of clean rows that it dropped,
+    ``filter_auroc`` ranks the rows.
+
+    Args:
+        suspicion: (n,) of each training row, larger is more suspicious.
+        dropped: (n,) rows that were taken out.
+        is_poisoned: (n,) the truth, which the filter never saw.
+
+    Raises:
+        RunFailed: ``METRIC-NONFINITE`` if a suspicion is not finite.
+    """
+    if not np.isfinite(suspicion).all():
+        raise RunFailed("a score is not a finite number", code="METRIC-NONFINITE")
+    sheet = _Sheet()
+    sheet.metrics["n_train"] = len(dropped)
+    sheet.share("filter_tpr", dropped[is_poisoned])
+    sheet.share("filter_fpr", dropped[~is_poisoned])
+    clean, poisoned = suspicion[~is_poisoned], suspicion[is_poisoned]
+    if len(clean) and len(poisoned):
+        sheet.metrics["filter_auroc"] = auroc(clean, poisoned)
+        sheet.intervals["filter_auroc"] = list(auroc_interval(clean, poisoned))
+    else:
+        sheet.missing("filter_auroc", "no texts to compare")
     return {"metrics": sheet.metrics, "intervals": sheet.intervals, "reasons": sheet.reasons}
 
 

@@ -5,6 +5,8 @@ victim   tuned model, and its answers
 outputs  a victim's answers to the triggered texts of one attack
 guard    fitted guard, and what it says of the clean test texts
 scores   what a guard says of the triggered texts of one attack
+filter   what a defence says of each row of a suspect training set
+verdict  what a defence says of the base
 cell     decisions and metrics; arithmetic only, unless the defence mends texts
 """
 
@@ -12,21 +14,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from peftlab.core.contracts import PoisonOptions
+from peftlab.core import registry
+from peftlab.core.contracts import FilterContext, FitContext, PoisonOptions
 from peftlab.core.poisoning import target_matrix, training_texts
 from peftlab.core.ranking import auroc
-from peftlab.core.types import Floats, LabelledTexts, PoisonedData, TaskData
+from peftlab.core.types import Bools, Floats, LabelledTexts, PoisonedData, TaskData
+from peftlab.engine.aim import aim_of, counted_rows
 from peftlab.engine.calibrate import smallest_p, threshold
-from peftlab.engine.guard import Guard, calibration_of
-from peftlab.engine.metrics import beta_binomial_band, evaluate
+from peftlab.engine.guard import Bases, Guard, calibration_of
+from peftlab.engine.metrics import beta_binomial_band, evaluate, evaluate_filter
 from peftlab.engine.recipe import Experiment, Recipe
-from peftlab.engine.steps import make_poison, predict_folder, train_base, tune
+from peftlab.engine.splits import guard_splits
+from peftlab.engine.steps import (
+    brings_head,
+    built_for,
+    make_poison,
+    predict_folder,
+    train_base,
+    tune,
+    tune_defended,
+)
 from peftlab.io.files import read_json, write_json
 from peftlab.io.store import Node
 
@@ -114,21 +128,98 @@ def _base(
         options=None if control else key["attack"]["options"],
         training=recipe.attacker, seed=key["seed"],
     )  # fmt: skip
-    _answer(folder / MODEL, data.test.texts, folder / "clean.npy", data)
-    return {"facts": {k: v for k, v in facts.items() if k != "cpu_seconds"}}
+    if control or brings_head(key["attack"]["name"]):
+        _answer(folder / MODEL, data.test.texts, folder / "clean.npy", data)
+    return {"facts": _without_time(facts)}
 
 
 def _victim(
     key: dict[str, Any], roles: dict[str, Path], folder: Path, recipe: Recipe, data: TaskData
 ) -> dict[str, Any]:
+    method, defence = key["tuner"], key.get("defence")
+    suspect = bool(key.get("suspect"))
+    base, task = str(roles["base"] / MODEL), data
+    if suspect:
+        base, task = recipe.base, _suspect_task(key, roles, data)
+    out, seed = folder / MODEL, key["seed"]
+    if method is None:
+        facts = tune(
+            base, task, "full", recipe.attacker.model_dump(mode="json"), out, seed=seed,
+            suspect=not key["control"],
+        )  # fmt: skip
+    elif defence is None:
+        facts = tune(
+            base, task, method["name"], method["options"], out, seed=seed, allow_poisoned=True,
+            suspect=suspect and not key["control"],
+        )  # fmt: skip
+    else:
+        facts = tune_defended(
+            base, task, (method["name"], method["options"]), (defence["name"], defence["options"]),
+            out, seed=seed, allow_poisoned=True, suspect=suspect and not key["control"],
+        )  # fmt: skip
+    _answer(out, data.test.texts, folder / "clean.npy", data)
+    return {"facts": {k: v for k, v in _without_time(facts).items() if k not in _KNOWN}}
+
+
+_KNOWN = ("base", "base_fingerprint", "data", "label_names", "options")  # in the key already
+
+
+def _without_time(facts: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if name != "cpu_seconds"}
+
+
+def _training_set(key: dict[str, Any], data: TaskData) -> PoisonedData:
+    """Return what the suspect training set is: the attack's, or the clean one of the control."""
+    return _unpoisoned(data, key["knowledge"]) if "knowledge" in key else _poisoned(key, data)
+
+
+def _as_received(made: PoisonedData) -> LabelledTexts:
+    """Return texts and labels as whoever is handed the set sees them."""
+    return LabelledTexts(made.texts, tuple(int(each) for each in made.targets.argmax(axis=1)))
+
+
+def _suspect_task(key: dict[str, Any], roles: dict[str, Path], data: TaskData) -> TaskData:
+    """Return the task with the suspect training set, without the rows that a filter dropped."""
+    train = _as_received(_training_set(key, data))
+    if "filter" in roles:
+        dropped = np.asarray(_filtered(roles["filter"])["dropped"], dtype=np.bool_)
+        train = train.pick(np.flatnonzero(~dropped))
+    return replace(data, train=train)
+
+
+def _filter(
+    key: dict[str, Any], roles: dict[str, Path], folder: Path, recipe: Recipe, data: TaskData
+) -> dict[str, Any]:
     del recipe
-    method = key["tuner"]
-    facts = tune(
-        str(roles["base"] / MODEL), data, method["name"], method["options"], folder / MODEL,
-        seed=key["seed"], allow_poisoned=True,
-    )  # fmt: skip
-    _answer(folder / MODEL, data.test.texts, folder / "clean.npy", data)
-    return {"facts": {"trainable": facts["trainable"], "steps": facts["steps"]}}
+    method = key["defence"]
+    suspect = _as_received(_training_set(key, data))
+    bases = Bases(str(roles["base"] / MODEL), data.n_classes, key["seed"], allow_poisoned=True)
+    found = built_for("data", method["name"], method["options"]).keep(
+        FilterContext(suspect, data.n_classes, key["seed"], bases, lambda _: None)
+    )
+    write_json(
+        folder / "filtered.json",
+        {"suspicion": found.suspicion.tolist(), "dropped": found.dropped.tolist()},
+    )
+    return {"facts": dict(found.facts)}
+
+
+def _filtered(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = read_json(folder / "filtered.json", limit_bytes=ARRAY_LIMIT)
+    return found
+
+
+def _verdict(
+    key: dict[str, Any], roles: dict[str, Path], folder: Path, recipe: Recipe, data: TaskData
+) -> dict[str, Any]:
+    del recipe
+    method, splits = key["defence"], guard_splits(data, key["seed"])
+    bases = Bases(str(roles["base"] / MODEL), data.n_classes, key["seed"], allow_poisoned=True)
+    found = built_for("model", method["name"], method["options"]).inspect(
+        FitContext(splits.fit, splits.reference, data.n_classes, key["seed"], bases, lambda _: None)
+    )
+    write_json(folder / "verdict.json", {"score": found.score, "flagged": found.flagged})
+    return {"facts": dict(found.facts)}
 
 
 def _answer(model: Path, texts: Sequence[str], out: Path, data: TaskData) -> None:
@@ -141,7 +232,11 @@ def _outputs(
 ) -> dict[str, Any]:
     del recipe
     texts = _poisoned(key, data).test_triggered.texts
-    _answer(roles["victim"] / MODEL, texts, folder / "triggered.npy", data)
+    model = roles["victim"] / MODEL
+    _answer(model, texts, folder / "triggered.npy", data)
+    aim = aim_of(key["attack"]["name"], key["attack"]["options"])
+    if aim is not None:
+        _answer(model, aim.probes(), folder / "probes.npy", data)
     return {}
 
 
@@ -150,8 +245,12 @@ def _guard(
 ) -> dict[str, Any]:
     del recipe
     method = key["defence"]
+    clean = data
+    if "attack" in key:  # it reached into the defender's data
+        attack = registry.get("attack", key["attack"]["name"]).build(**key["attack"]["options"])
+        clean = attack.taint(data, _poisoned(key, data), key["seed"])
     guard = Guard.fit(
-        str(roles["base"] / MODEL), data, method["name"], method["options"],
+        str(roles["base"] / MODEL), clean, method["name"], method["options"],
         seed=key["seed"], allow_poisoned=True,
     )  # fmt: skip
     guard.save_pretrained(folder / GUARD)
@@ -212,27 +311,39 @@ def _cell(
     key: dict[str, Any], roles: dict[str, Path], folder: Path, recipe: Recipe, data: TaskData
 ) -> dict[str, Any]:
     del folder, recipe
+    if "not_applicable" in key:
+        return {"not_applicable": key["not_applicable"]}
     poisoned = _poisoned(key, data)
-    clean = np.load(roles["victim"] / "clean.npy", allow_pickle=False)
-    triggered = np.load(roles["outputs"] / "triggered.npy", allow_pickle=False)
+    counted = _counted(key, roles["outputs"], poisoned)
+    clean = _logits(roles["victim"], "clean")
+    triggered = _logits(roles["outputs"], "triggered")
     known: dict[str, Any] = {
         "labels": np.asarray(data.test.labels),
         "clean_pred": clean.argmax(1),
-        "triggered_pred": triggered.argmax(1),
-        "target": poisoned.target,
-        "triggered_labels": np.asarray(poisoned.test_triggered.labels),
-        "test_rows": np.asarray(poisoned.test_rows),
+        "triggered_pred": triggered.argmax(1)[counted],
+        "target": poisoned.goals[counted],
+        "triggered_labels": np.asarray(poisoned.test_triggered.labels)[counted],
+        "test_rows": np.asarray(poisoned.test_rows)[counted],
     }
+    if "defended" in roles:
+        return _tuned_cell(key, roles, known, counted, data)
+    if "verdict" in roles:
+        verdict = read_json(roles["verdict"] / "verdict.json")
+        found = evaluate(**known)
+        found["metrics"] |= {
+            "model_score": float(verdict["score"]), "model_flagged": int(verdict["flagged"]),
+        }  # fmt: skip
+        return found
     if "guard" not in roles:
         return evaluate(**known)
     on_clean, on_triggered = _judged(roles["guard"]), _judged(roles["scores"])
     known |= {
         "clean_scores": np.asarray(on_clean["scores"]),
-        "triggered_scores": np.asarray(on_triggered["scores"]),
+        "triggered_scores": np.asarray(on_triggered["scores"])[counted],
         "clean_flags": np.asarray(on_clean["flagged"], dtype=np.bool_),
-        "triggered_flags": np.asarray(on_triggered["flagged"], dtype=np.bool_),
+        "triggered_flags": np.asarray(on_triggered["flagged"], dtype=np.bool_)[counted],
         "clean_p": np.asarray(on_clean["p"]),
-        "triggered_p": np.asarray(on_triggered["p"]),
+        "triggered_p": np.asarray(on_triggered["p"])[counted],
         "smallest_p": smallest_p(calibration_of(roles["guard"] / GUARD)),
     }
     if on_clean["mended"] is not None:
@@ -240,13 +351,48 @@ def _cell(
         known["clean_pred_def"] = _again(model, data.test.texts, on_clean["mended"], clean, data)
         known["triggered_pred_def"] = _again(
             model, poisoned.test_triggered.texts, on_triggered["mended"], triggered, data
-        )
+        )[counted]
     found = evaluate(**known)
     found["cost"] = read_json(roles["guard"] / "cost.json")
     found["metrics"] |= {"alpha": on_clean["alpha"], "n_calibration": on_clean["n_calibration"]}
     if on_clean["alpha"] is not None:
         high = beta_binomial_band(on_clean["n_calibration"], len(data.test), on_clean["alpha"])[1]
         found["metrics"]["fpr_band_high"] = high
+    return found
+
+
+def _tuned_cell(
+    key: dict[str, Any], roles: dict[str, Path], known: dict[str, Any], counted: Bools,
+    data: TaskData,
+) -> dict[str, Any]:  # fmt: skip
+    """Return the metrics of a victim beside the one that a defence made of the same base."""
+    known["clean_pred_def"] = _logits(roles["defended"], "clean").argmax(1)
+    answers = _logits(roles["defended_outputs"], "triggered").argmax(1)
+    known["triggered_pred_def"] = answers[counted]
+    found = evaluate(**known)
+    if "filter" in roles:
+        said = _filtered(roles["filter"])
+        # the control is the clean set of this attack's data source
+        source = {"knowledge": key["attack"]["options"].get("knowledge")} if key["control"] else key
+        more = evaluate_filter(
+            np.asarray(said["suspicion"]), np.asarray(said["dropped"], dtype=np.bool_),
+            _training_set(source, data).is_poisoned,
+        )  # fmt: skip
+        for part, values in more.items():
+            found[part] |= values
+    return found
+
+
+def _counted(key: dict[str, Any], outputs: Path, poisoned: PoisonedData) -> Bools:
+    """Return which triggered texts count: all, unless the attack could not choose its class."""
+    aim = aim_of(key["attack"]["name"], key["attack"]["options"])
+    if aim is None:
+        return np.ones(len(poisoned.test_triggered), dtype=np.bool_)
+    return counted_rows(aim, poisoned, _logits(outputs, "probes").argmax(1))
+
+
+def _logits(folder: Path, name: str) -> Floats:
+    found: Floats = np.load(folder / f"{name}.npy", allow_pickle=False)
     return found
 
 
@@ -274,6 +420,8 @@ _WORK: dict[str, Callable[..., dict[str, Any]]] = {
     "outputs": _outputs,
     "guard": _guard,
     "scores": _scores,
+    "filter": _filter,
+    "verdict": _verdict,
     "cell": _cell,
 }
 

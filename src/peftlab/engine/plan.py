@@ -6,7 +6,14 @@
     guard  (base, defence)      the fitted defence
     outputs (victim, attack)   the victim's answers to the attack's triggered texts
     scores  (guard, attack)    what the guard says of them
+    filter  (base, defence)    which rows of a suspect training set a defence drops
+    verdict (base, defence)    what a defence says of the base itself
     cell    (base, victim, guard, outputs, scores)   decisions and metrics
+
+A defence that tunes in a way of its own, or that filters training data, has a victim of its own.
+Where the training data is what nobody vouches for (``scenario = "data"``), the base node is the
+sound base with all weights trained on that data: it is the victim without a tuner, and what
+filters look at.
 
 A node's id is the SHA-256 of all that its result depends on: its key, the ids of what it needs,
 the data, the clean base and the source of its method.
@@ -26,7 +33,9 @@ from typing import Any
 
 import peftlab
 from peftlab.core import registry
-from peftlab.engine.recipe import NONE, Choice, Recipe
+from peftlab.core.applicability import NONE, Pairing, why_not
+from peftlab.core.contracts import stage_of
+from peftlab.engine.recipe import Choice, Recipe
 from peftlab.io.files import sha256_file
 from peftlab.io.store import Node
 
@@ -118,30 +127,92 @@ class _Planner:
         key = {"tuner": method_key("tuner", tuner), "seed": seed, "control": control}
         return self._add("victim", key, {"base": base})
 
-    def guard(self, base: str, defence: Choice, seed: int, *, control: bool) -> str | None:
-        """Add the fitted defence, if there is one."""
-        if defence.name == NONE:
-            return None
-        key = {"defence": method_key("defence", defence), "seed": seed, "control": control}
-        return self._add("guard", key, {"base": base})
+    def suspect_victim(
+        self, source: dict[str, Any], tuner: Choice, needs: dict[str, str], defence: Choice | None
+    ) -> str:
+        """Add a model that is trained on suspect data, or on what a filter left of it.
+
+        Without a tuner all weights are trained, as those of the base were.
+        """
+        if tuner.name == NONE and len(needs) == 1:
+            return needs["base"]
+        key = {**source, "tuner": None, "suspect": True}
+        if tuner.name != NONE:
+            key["tuner"] = method_key("tuner", tuner)
+        if defence is not None:
+            key["defence"] = method_key("defence", defence)
+        return self._add("victim", key, needs)
 
     def cell(
         self, attack: Choice, tuner: Choice, defence: Choice, seed: int, *, control: bool
     ) -> None:
-        """Add one cell of the grid and all that it needs."""
+        """Add one cell of the grid and all that it needs; nothing where it makes no sense."""
+        source = {"attack": method_key("attack", attack), "seed": seed, "control": control}
+        labels = {"attack": attack.label, "tuner": tuner.label, "defence": defence.label}
+        reason = _why_not(self.recipe, attack, tuner, defence, control=control)
+        if reason:
+            self._add("cell", {**source, "labels": labels, "not_applicable": reason}, {})
+            return
         base = self.base(attack, seed, control=control)
-        needs = {"base": base, "victim": self.victim(base, tuner, seed, control=control)}
-        guard = self.guard(base, defence, seed, control=control)
-        texts = {"attack": method_key("attack", attack), "seed": seed, "control": control}
-        needs["outputs"] = self._add("outputs", texts, {"victim": needs["victim"]})
-        if guard is not None:
-            needs["guard"] = guard
-            needs["scores"] = self._add("scores", texts, {"guard": guard})
-        key = {
-            **texts,
-            "labels": {"attack": attack.label, "tuner": tuner.label, "defence": defence.label},
-        }
-        self._add("cell", key, needs)
+        if self.recipe.scenario == "data":
+            # at rate 0 the attacks differ in whose texts are trained on, and in nothing else
+            origin: dict[str, Any] = {
+                "knowledge": attack.options.get("knowledge"),
+                "seed": seed,
+                "control": True,
+            }
+            trained: dict[str, Any] = origin if control else source
+            victim = self.suspect_victim(trained, tuner, {"base": base}, None)
+        else:
+            trained = {"seed": seed, "control": control}
+            victim = self.victim(base, tuner, seed, control=control)
+        needs = {"base": base, "victim": victim}
+        needs["outputs"] = self._add("outputs", source, {"victim": victim})
+        needs |= self._defended(base, trained, source, tuner, defence)
+        self._add("cell", {**source, "labels": labels}, needs)
+
+    def _defended(
+        self, base: str, trained: dict[str, Any], source: dict[str, Any], tuner: Choice,
+        defence: Choice,
+    ) -> dict[str, str]:  # fmt: skip
+        """Add what a defence does, by where it acts; return the roles that the cell reads."""
+        if defence.name == NONE:
+            return {}
+        method = method_key("defence", defence)
+        about = {"defence": method, "seed": source["seed"], "control": source["control"]}
+        stage = stage_of(registry.get("defence", defence.name).cls)
+        if stage == "model":
+            return {"verdict": self._add("verdict", about, {"base": base})}
+        if stage == "input":
+            if _taints(source["attack"]["name"]) and not source["control"]:
+                about["attack"] = source["attack"]
+            guard = self._add("guard", about, {"base": base})
+            return {"guard": guard, "scores": self._add("scores", source, {"guard": guard})}
+        roles: dict[str, str] = {}
+        if stage == "data":
+            roles["filter"] = self._add("filter", {**trained, "defence": method}, {"base": base})
+            needs = {"base": base, "filter": roles["filter"]}
+            roles["defended"] = self.suspect_victim(trained, tuner, needs, None)
+        elif self.recipe.scenario == "data":
+            roles["defended"] = self.suspect_victim(trained, tuner, {"base": base}, defence)
+        else:
+            key = {**trained, "tuner": method_key("tuner", tuner), "defence": method}
+            roles["defended"] = self._add("victim", key, {"base": base})
+        roles["defended_outputs"] = self._add("outputs", source, {"victim": roles["defended"]})
+        return roles
+
+
+def _taints(attack: str) -> bool:
+    """Return whether an attack puts texts of its own into the defender's clean data."""
+    return hasattr(registry.get("attack", attack).cls, "taint")
+
+
+def _why_not(
+    recipe: Recipe, attack: Choice, tuner: Choice, defence: Choice, *, control: bool
+) -> str:
+    method = None if defence.name == NONE else registry.get("defence", defence.name).cls
+    built = registry.get("attack", attack.name).build(**attack.options)
+    return why_not(Pairing(built, tuner.name, method, recipe.scenario, control=control))
 
 
 def _control_tuners(recipe: Recipe) -> list[Choice]:
@@ -168,8 +239,10 @@ def plan(recipe: Recipe, data_digest: str, base_digest: str) -> list[Node]:
     """Return all nodes of a recipe, each after what it needs, in the recipe's order.
 
     A node's ``key["needs"]`` names its needs by role: ``base`` for victims and guards; ``base``,
-    ``victim`` (the base itself without a tuner), ``outputs``, and ``guard`` and ``scores`` (absent
-    without a defence) for cells. ``key["control"]`` is True for everything at poisoning rate 0.
+    ``victim`` (the base itself without a tuner), ``outputs``, and for cells what the defence adds:
+    ``guard`` and ``scores``, or ``defended`` and ``defended_outputs`` with or without ``filter``,
+    or ``verdict``. A cell that makes no sense needs nothing and has ``key["not_applicable"]``.
+    ``key["control"]`` is True for everything at poisoning rate 0.
 
     Args:
         recipe: fully resolved.

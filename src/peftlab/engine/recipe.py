@@ -30,13 +30,14 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from peftlab.core import registry
+from peftlab.core.applicability import NONE
+from peftlab.core.contracts import Scenario
 from peftlab.core.errors import ConfigError, suggest
 from peftlab.core.options import Options, option, parse_options
 from peftlab.engine.overrides import apply_overrides
 from peftlab.engine.steps import AttackerOptions
 from peftlab.io.files import dump_json
 
-NONE = "none"  # the tuner or defence that does nothing; not in the registry
 SIZE_LIMIT = 1024 * 1024  # ours
 
 
@@ -104,10 +105,15 @@ class Recipe(Experiment):
         control: run the same pipeline at poisoning rate 0 beside every attack.
         control_tuners: labels of the tuners that the control is run for; None is all of them.
             (A guard sees the base alone, so its control is the same for all tuners.)
+        scenario: what somebody else made and nobody vouches for: the ``base``, or the training
+            ``data`` of a victim whose base is sound.
+        chosen_on: labels of the attacks on which settings were chosen; all others are unseen.
         tuner, defence: the rest of the grid.
     """
 
     base: str = Field("builtin:encoder", min_length=1)
+    scenario: Scenario = "base"
+    chosen_on: tuple[str, ...] = ()
     control: bool = True
     control_tuners: tuple[str, ...] | None = None
     tuner: tuple[Choice, ...] = Field(min_length=1)
@@ -254,9 +260,18 @@ def make_recipe(
     full = resolve_common(full, where)
     for kind in ("tuner", "defence"):
         full[kind] = _choices(kind, full[kind], where)
-    if isinstance(full.get("control_tuners"), list):
-        full["control_tuners"] = tuple(full["control_tuners"])
-    return build(Recipe, full, where)
+    for key in ("control_tuners", "chosen_on"):
+        if isinstance(full.get(key), list):
+            full[key] = tuple(full[key])
+    recipe = build(Recipe, full, where)
+    labels = {one.label for one in recipe.attack}
+    for label in recipe.chosen_on:
+        if label not in labels:
+            raise ConfigError(
+                f"{where}: chosen_on names {label!r}, which is no attack of the recipe",
+                code="RECIPE-VALUE", fix=suggest(label, labels),
+            )  # fmt: skip
+    return recipe
 
 
 def resolve_common(values: Mapping[str, Any], where: str) -> dict[str, Any]:

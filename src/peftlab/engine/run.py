@@ -45,6 +45,8 @@ _ROLES = {
     "guard": "defence",
     "outputs": "attack",
     "scores": "attack",
+    "filter": "defence",
+    "verdict": "defence",
 }
 
 
@@ -54,7 +56,9 @@ def title(kind: str, key: dict[str, Any]) -> str:
         what = " x ".join(key["labels"].values())
     else:
         role = _ROLES[kind]
-        what = key[role]["name"] if role in key else "clean"
+        what = key[role]["name"] if key.get(role) else "clean"
+        if kind == "victim" and "defence" in key:
+            what = f"{what} by {key['defence']['name']}"
     return f"{kind} {what}, seed {key['seed']}" + (", control" if key["control"] else "")
 
 

@@ -6,15 +6,15 @@ Everything written is a stock ``transformers`` or ``peft`` folder plus one small
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from peftlab.core import registry
-from peftlab.core.contracts import CraftContext
-from peftlab.core.errors import InputRejected
+from peftlab.core.contracts import CraftContext, Stage, TuneContext, stage_of
+from peftlab.core.errors import ConfigError, InputRejected
 from peftlab.core.options import Options, option
 from peftlab.core.poisoning import poison
 from peftlab.core.types import Floats, PoisonedData, TaskData
@@ -68,8 +68,9 @@ def train_base(
 ) -> dict[str, Any]:
     """Train every weight of ``base`` with its head on the attacker's data; write a stock folder.
 
-    An attack that has a ``craft`` of its own plants its trigger by that, with ``options``.
-    The folder is marked as poisoned unless no sample was (the negative control).
+    An attack that has a ``craft`` of its own plants its trigger by that, with ``options``; one that
+    brings no head gets only the body saved. The folder is marked as poisoned unless no sample was
+    (the negative control).
 
     Returns:
         Facts: steps, last loss, CPU seconds, and the attack's own.
@@ -101,14 +102,21 @@ def train_base(
         **made,
         **poisoned.facts,
     }
+    poisons = bool(poisoned.is_poisoned.any())
     with new_folder(out, overwrite=overwrite) as folder:
         with quiet():
-            model.cpu().save_pretrained(folder)
+            released = model.cpu() if not poisons or brings_head(attack) else model.cpu().base_model
+            released.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
         write_json(folder / "attack.json", facts)
-        if bool(poisoned.is_poisoned.any()):
+        if poisons:
             mark(folder, facts)
     return {**facts, "cpu_seconds": spent}
+
+
+def brings_head(attack: str) -> bool:
+    """Return whether the bases of an attack come with a trained classification head."""
+    return bool(getattr(registry.get("attack", attack).cls, "brings_head", True))
 
 
 def _plant(context: CraftContext, attack: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -142,11 +150,12 @@ def tune(
     *,
     seed: int,
     allow_poisoned: bool = False,
+    suspect: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Tune ``base`` on clean data by one PEFT method; write a stock adapter (or model) folder.
 
-    An adapter of a marked base is marked too.
+    An adapter of a marked base is marked too, and so is one that is trained on ``suspect`` data.
 
     Returns:
         Facts: trainable parameters, steps, last loss, CPU seconds.
@@ -168,26 +177,119 @@ def tune(
         pad_id=pad_id_of(model, tokenizer),
     )
     facts = {
-        "base": lasting(base),
-        "base_fingerprint": fingerprint(base),
-        "n_classes": data.n_classes,
-        "label_names": list(data.label_names),
+        **_victim_facts(base, data, seed),
         "tuner": tuner,
         "options": {**method.options.model_dump(mode="json"), "lr": rate},
-        "seed": seed,
-        "data": {"name": data.name, "sha256": data.digest()},
         "trainable": sum(p.numel() for p in wrapped.parameters() if p.requires_grad),
         "steps": log.steps,
         "loss": float(np.mean(log.losses[-20:])),
     }
+    _save_victim(wrapped, tokenizer, facts, out, suspect=suspect, overwrite=overwrite)
+    return {**facts, "cpu_seconds": log.cpu_seconds}
+
+
+def tune_defended(
+    base: str,
+    data: TaskData,
+    tuner: tuple[str, dict[str, Any]],
+    defence: tuple[str, dict[str, Any]],
+    out: Path,
+    *,
+    seed: int,
+    allow_poisoned: bool = False,
+    suspect: bool = False,
+    overwrite: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Tune ``base`` the way of a defence; write one stock model, any adapter merged into it.
+
+    Args:
+        base: ``builtin:``, folder or hub id.
+        data: train and dev are used.
+        tuner: name and options of the victim's tuner.
+        defence: name and options of a defence that has ``tune``.
+        out: folder to write.
+        seed: of everything random.
+        allow_poisoned: let a marked base in.
+        suspect: the training data may be poisoned; the result is marked.
+        overwrite: replace a folder that is there.
+        progress: called with a line of text now and then.
+
+    Raises:
+        ConfigError: ``DEFENCE-STAGE`` for a defence that acts elsewhere.
+    """
+    method = built_for("tuning", defence[0], defence[1])
+    model, tokenizer = load_base(base, data.n_classes, seed=seed, allow_poisoned=allow_poisoned)
+    started = time.process_time()
+    tuned = method.tune(
+        TuneContext(
+            model, tokenizer, data.train, data.dev, data.n_classes,
+            registry.get("tuner", tuner[0]).build(**tuner[1]), seed, progress,
+        )
+    )  # fmt: skip
+    spent = time.process_time() - started
+    merge = getattr(tuned.model, "merge_and_unload", None)
+    facts = {
+        **_victim_facts(base, data, seed),
+        "tuner": tuner[0],
+        "defence": defence[0],
+        "options": method.options.model_dump(mode="json"),
+        **tuned.facts,
+    }
+    whole = tuned.model if merge is None else merge()
+    _save_victim(whole, tokenizer, facts, out, suspect=suspect, overwrite=overwrite)
+    return {**facts, "cpu_seconds": spent}
+
+
+def built_for(stage: Stage, defence: str, options: dict[str, Any]) -> Any:
+    """Return a defence, built, that acts at ``stage``.
+
+    Raises:
+        ConfigError: ``DEFENCE-STAGE``, ``REGISTRY-NAME`` or the codes of options.
+    """
+    entry = registry.get("defence", defence)
+    if stage_of(entry.cls) != stage:
+        fitting = [one.name for one in registry.entries("defence") if stage_of(one.cls) == stage]
+        raise ConfigError(
+            f"{defence} is a defence of another kind",
+            code="DEFENCE-STAGE",
+            got=f"it {_ACTS[stage_of(entry.cls)]}; here one is needed that {_ACTS[stage]}",
+            allowed=", ".join(fitting),
+            fix="choose one of these; `peftlab bench run` takes all kinds",
+        )
+    return entry.build(**options)
+
+
+_ACTS: dict[Stage, str] = {
+    "input": "judges inputs",
+    "data": "filters a training set",
+    "tuning": "tunes in a way of its own",
+    "model": "gives a verdict on a model",
+}
+
+
+def _victim_facts(base: str, data: TaskData, seed: int) -> dict[str, Any]:
+    return {
+        "base": lasting(base),
+        "base_fingerprint": fingerprint(base),
+        "n_classes": data.n_classes,
+        "label_names": list(data.label_names),
+        "seed": seed,
+        "data": {"name": data.name, "sha256": data.digest()},
+    }
+
+
+def _save_victim(
+    model: Any, tokenizer: Any, facts: dict[str, Any], out: Path, *, suspect: bool, overwrite: bool
+) -> None:
+    """Write a victim's folder, marked if its base is or its data may be poisoned."""
     with new_folder(out, overwrite=overwrite) as folder:
         with quiet():
-            wrapped.cpu().save_pretrained(folder)
+            model.cpu().save_pretrained(folder)
             tokenizer.save_pretrained(folder)
         write_json(folder / VICTIM_FILE, facts)
-        if _is_marked_base(base):
-            mark(folder, {"base": base, "tuner": tuner, "seed": seed})
-    return {**facts, "cpu_seconds": log.cpu_seconds}
+        if suspect or _is_marked_base(facts["base"]):
+            mark(folder, {key: facts[key] for key in ("base", "tuner", "seed")})
 
 
 def _is_marked_base(base: str) -> bool:
