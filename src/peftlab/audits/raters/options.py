@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic import field_validator
 
 from peftlab.audits.raters.cohesion import METRICS, SMOOTHING, Level, Metric, Ties
-from peftlab.audits.raters.significance import Correction, PValue
+from peftlab.audits.raters.significance import PValue
+from peftlab.core.corrections import Correction
 from peftlab.core.options import Options, option
 
 

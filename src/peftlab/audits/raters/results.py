@@ -16,6 +16,7 @@ from peftlab.audits.raters.counts import components, count
 from peftlab.audits.raters.measured import Measured, Null, label_values
 from peftlab.audits.raters.options import GraspOptions
 from peftlab.audits.raters.ratings import Ratings
+from peftlab.core.corrections import corrected
 from peftlab.core.types import Floats, Ints
 
 BINS = 30
@@ -116,7 +117,7 @@ def _fill(one: Measured, metric: Metric, rows: list[dict[str, Any]], options: Gr
     for kind, null in (("", one.plain), ("within_", one.within)):
         if null:
             p = [_p(one, null, metric, k, options) for k in shown]
-            q = significance.corrected(p, options.correction)
+            q = corrected(p, options.correction)
             for k, raw, fixed in zip(shown, p, q, strict=True):
                 rows[k] |= {f"p_{kind}{metric}": plain(raw), f"q_{kind}{metric}": plain(fixed)}
     for k in set(one.axis.shown) - set(shown):

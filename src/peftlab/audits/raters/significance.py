@@ -1,4 +1,4 @@
-"""Is a group's value unusual? Permutation tests, and corrections for asking many times.
+"""Is a group's value unusual? Permutation tests.
 
 The rating matrix stays; whole rater profiles are shuffled, so ratings of one rater and of one item
 stay together. Under the null hypothesis the observed value is one more draw, hence
@@ -7,12 +7,12 @@ stay together. Under the null hypothesis the observed value is one more draw, he
 
 The published rule picks the tail after seeing the value and divides by N: it rejects about 11 % of
 true nulls at 0.05 and can return 0. It is there under the name ``paper`` for comparison.
-Sources: arXiv 2311.05074 section 3.3; raters.md 5; Benjamini and Hochberg 1995; Holm 1979.
+Sources: arXiv 2311.05074 section 3.3; raters.md 5.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -20,7 +20,6 @@ import numpy as np
 from peftlab.core.types import Floats, Ints
 
 PValue = Literal["two-sided", "paper"]
-Correction = Literal["bh", "holm", "none"]
 _SAME = 1e-12  # values closer than this are equal up to rounding
 
 
@@ -47,32 +46,6 @@ def p_value(observed: float, null: Floats, rule: PValue = "two-sided") -> float:
     n = len(draws) + 1
     tails = ((1 + (~above).sum()) / n, (1 + (~below).sum()) / n)
     return min(1.0, 2.0 * float(min(tails)))
-
-
-def corrected(p: Sequence[float], method: Correction = "bh") -> list[float]:
-    """Return p values corrected for their number; NaN stays and does not count.
-
-    Args:
-        p: raw p values of one family.
-        method: ``bh`` (false discovery rate), ``holm`` (any false positive), ``none``.
-
-    Examples:
-        >>> corrected([0.01, 0.04, 0.03])
-        [0.03, 0.04, 0.04]
-    """
-    found = np.array(p, dtype=np.float64)
-    known = np.flatnonzero(~np.isnan(found))
-    if method == "none" or len(known) == 0:
-        return [float(value) for value in found]
-    m = len(known)
-    order = known[np.argsort(found[known], kind="stable")]
-    ranks = np.arange(1, m + 1)
-    if method == "bh":
-        steps = np.minimum.accumulate((found[order] * m / ranks)[::-1])[::-1]
-    else:
-        steps = np.maximum.accumulate(found[order] * (m + 1 - ranks))
-    found[order] = np.minimum(steps, 1.0)
-    return [round(float(value), 12) for value in found]
 
 
 def shuffles(strata: Ints, total: int, draws: np.random.Generator) -> Iterator[Ints]:
