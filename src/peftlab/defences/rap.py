@@ -119,6 +119,8 @@ class RapOptions(GuardOptions):
 class Rap:
     """RAP: a text that a word made to shake its class does not shake is suspicious."""
 
+    needs_head = True
+
     def __init__(self, options: RapOptions) -> None:
         self.options = options
         self.rows: Floats = np.zeros((0, 0))  # (C, d) embedding of the word, for each class

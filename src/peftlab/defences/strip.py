@@ -90,6 +90,8 @@ class StripOptions(GuardOptions):
 class Strip:
     """STRIP: a text whose class outlives the loss of half of its words is suspicious."""
 
+    needs_head = True
+
     def __init__(self, options: StripOptions) -> None:
         self.options = options
         self.donors: list[list[str]] = []  # words of each clean text, best first
