@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from peftlab.core import registry
+from peftlab.core.contracts import Stage, stage_of
 
 PLUGINS = Path(__file__).parents[2] / "docs" / "examples" / "plugins"
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -172,7 +173,13 @@ def plugin_entries() -> tuple[registry.Entry, ...]:
     return tuple(found)
 
 
-def enrolled(kind: str | None = None) -> list[Any]:
-    """Return a test parameter for every registered method of a kind, examples included."""
+def enrolled(kind: str | None = None, stage: Stage | None = None) -> list[Any]:
+    """Return a test parameter for every registered method of a kind, examples included.
+
+    Args:
+        kind: attack, tuner, ...; None is all.
+        stage: of defences: where they act; None is all.
+    """
     found = [*registry.entries(kind), *(e for e in plugin_entries() if kind in (None, e.kind))]
+    found = [entry for entry in found if stage is None or stage_of(entry.cls) == stage]
     return [pytest.param(entry, id=f"{entry.kind}-{entry.name}") for entry in found]

@@ -1,4 +1,4 @@
-"""Every defence: scores belong to the text alone, and come back the same from a folder."""
+"""Every defence that judges inputs: scores belong to the text alone, and come back the same from a folder."""
 
 import json
 
@@ -12,7 +12,7 @@ from peftlab.core.errors import InputRejected, PeftlabError
 from peftlab.engine.guard import Guard
 from peftlab.models.load import load_base
 
-every = pytest.mark.parametrize("entry", enrolled("defence"), scope="module")
+every = pytest.mark.parametrize("entry", enrolled("defence", "input"), scope="module")
 
 
 @pytest.fixture(scope="module")
