@@ -1,4 +1,4 @@
-"""Every defence that judges inputs: scores belong to the text alone, and come back the same from a folder."""
+"""Every defence that judges inputs: scores belong to the text alone, and come back as they were."""
 
 import json
 
