@@ -21,7 +21,7 @@ METRICS = (
 )  # fmt: skip
 VERBS = (
     (), ("demo",), ("attack",), ("tune",), ("eval",), ("guard",), ("guard", "fit"),
-    ("guard", "score"), ("guard", "eval"), ("bench",), ("bench", "run"), ("bench", "table"),
+    ("guard", "score"), ("guard", "eval"), ("guard", "filter"), ("guard", "inspect"), ("bench",), ("bench", "run"), ("bench", "table"),
     ("bench", "compare"), ("bench", "window"), ("list",), ("describe",), ("doctor",),
 )  # fmt: skip
 BENCH = (

@@ -22,25 +22,24 @@ from typing import Any
 import numpy as np
 
 from peftlab.core import registry
-from peftlab.core.contracts import FilterContext, FitContext, PoisonOptions
+from peftlab.core.contracts import PoisonOptions
 from peftlab.core.poisoning import target_matrix, training_texts
 from peftlab.core.ranking import auroc
 from peftlab.core.types import Bools, Floats, LabelledTexts, PoisonedData, TaskData
 from peftlab.engine.aim import aim_of, counted_rows
 from peftlab.engine.calibrate import smallest_p, threshold
-from peftlab.engine.guard import Bases, Guard, calibration_of
+from peftlab.engine.guard import Guard, calibration_of
 from peftlab.engine.metrics import beta_binomial_band, evaluate, evaluate_filter
 from peftlab.engine.recipe import Experiment, Recipe
-from peftlab.engine.splits import guard_splits
 from peftlab.engine.steps import (
     brings_head,
-    built_for,
     make_poison,
     predict_folder,
     train_base,
     tune,
     tune_defended,
 )
+from peftlab.engine.suspects import filter_rows, inspect_base
 from peftlab.io.files import read_json, write_json
 from peftlab.io.store import Node
 
@@ -192,11 +191,10 @@ def _filter(
 ) -> dict[str, Any]:
     del recipe
     method = key["defence"]
-    suspect = _as_received(_training_set(key, data))
-    bases = Bases(str(roles["base"] / MODEL), data.n_classes, key["seed"], allow_poisoned=True)
-    found = built_for("data", method["name"], method["options"]).keep(
-        FilterContext(suspect, data.n_classes, key["seed"], bases, lambda _: None)
-    )
+    found = filter_rows(
+        str(roles["base"] / MODEL), _as_received(_training_set(key, data)), data.n_classes,
+        (method["name"], method["options"]), seed=key["seed"], allow_poisoned=True,
+    )  # fmt: skip
     write_json(
         folder / "filtered.json",
         {"suspicion": found.suspicion.tolist(), "dropped": found.dropped.tolist()},
@@ -213,11 +211,11 @@ def _verdict(
     key: dict[str, Any], roles: dict[str, Path], folder: Path, recipe: Recipe, data: TaskData
 ) -> dict[str, Any]:
     del recipe
-    method, splits = key["defence"], guard_splits(data, key["seed"])
-    bases = Bases(str(roles["base"] / MODEL), data.n_classes, key["seed"], allow_poisoned=True)
-    found = built_for("model", method["name"], method["options"]).inspect(
-        FitContext(splits.fit, splits.reference, data.n_classes, key["seed"], bases, lambda _: None)
-    )
+    method = key["defence"]
+    found = inspect_base(
+        str(roles["base"] / MODEL), data, (method["name"], method["options"]), seed=key["seed"],
+        allow_poisoned=True,
+    )  # fmt: skip
     write_json(folder / "verdict.json", {"score": found.score, "flagged": found.flagged})
     return {"facts": dict(found.facts)}
 

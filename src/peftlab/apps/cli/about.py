@@ -13,6 +13,7 @@ from typing import Any
 from peftlab.apps.cli.console import out as put
 from peftlab.apps.cli.console import out_json
 from peftlab.core import registry
+from peftlab.core.contracts import stage_of
 from peftlab.core.errors import ConfigError, suggest
 from peftlab.core.options import option_table
 
@@ -39,7 +40,7 @@ def list_methods(kind: str, *, as_json: bool) -> None:
         put(f"{group}s")
         for entry in found:
             if entry.kind == group:
-                put(f"  {entry.name:12} {entry.summary}")
+                put(f"  {entry.name:22} {entry.summary}")
 
 
 def _item(entry: registry.Entry) -> dict[str, Any]:
@@ -47,6 +48,8 @@ def _item(entry: registry.Entry) -> dict[str, Any]:
         "kind": entry.kind, "name": entry.name, "summary": entry.summary,
         "source": entry.source, "cost": entry.cost,
     }  # fmt: skip
+    if entry.kind == "defence":
+        item["acts_on"] = stage_of(entry.cls)
     return {**item, "licence": entry.licence} if entry.licence else item
 
 
@@ -67,7 +70,8 @@ def describe(name: str, *, as_json: bool) -> None:
 
 def _described(entry: registry.Entry) -> str:
     idea = inspect.getdoc(sys.modules[entry.cls.__module__]) or entry.summary
-    lines = [f"{entry.kind} {entry.name}", "", idea.strip(), "", f"source: {entry.source}",
+    kind = entry.kind if entry.kind != "defence" else f"defence ({stage_of(entry.cls)})"
+    lines = [f"{kind} {entry.name}", "", idea.strip(), "", f"source: {entry.source}",
              f"cost:   {entry.cost}"]  # fmt: skip
     if entry.licence:
         lines.append(f"licence: {entry.licence}")

@@ -102,6 +102,12 @@ def tune(
     data: Data = "reviews",
     method: Annotated[str, typer.Option("--method", help="Tuner, see `peftlab list`.")] = "lora",
     option: Options = [],  # noqa: B006
+    defence: Annotated[
+        str, typer.Option("--defence", help="Tune the way of this defence, e.g. fine-pruning.")
+    ] = "",
+    defence_option: Annotated[
+        list[str], typer.Option("--defence-option", help="KEY=VALUE of it; repeat for more.")
+    ] = [],  # noqa: B006
     seed: Seed = 0,
     allow_poisoned: AllowPoisoned = False,
     overwrite: Overwrite = False,
@@ -111,7 +117,7 @@ def tune(
     from peftlab.apps.cli import steps
 
     steps.tune(
-        out, base, data, method, option, seed,
+        out, base, data, method, option, defence, defence_option, seed,
         allow_poisoned=allow_poisoned, overwrite=overwrite, as_json=json,
     )  # fmt: skip
 
@@ -200,6 +206,48 @@ def guard_score(
     from peftlab.apps.cli import steps
 
     steps.guard_score(guard, file, fast=fast, allow_poisoned=allow_poisoned, as_json=json)
+
+
+@guard_app.command("filter")
+def guard_filter(
+    out: Out,
+    base: Base = "builtin:encoder",
+    data: Data = "reviews",
+    defence: Annotated[
+        str, typer.Option("--defence", help="Filter of training sets, see `peftlab list`.")
+    ] = "activation-clustering",
+    option: Options = [],  # noqa: B006
+    epochs: Annotated[float, typer.Option(help="Passes over the set before it is judged.")] = 3,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Drop suspect rows of a training set; writes a folder that --data reads."""
+    from peftlab.apps.cli import steps
+
+    steps.guard_filter(
+        out, base, data, defence, option, epochs, seed, overwrite=overwrite, as_json=json
+    )
+
+
+@guard_app.command("inspect")
+def guard_inspect(
+    base: Annotated[str, typer.Argument(help="Base to judge: builtin:, folder or hub id.")],
+    data: Data = "reviews",
+    defence: Annotated[
+        str, typer.Option("--defence", help="Inspector of models, see `peftlab list`.")
+    ] = "trigger-inversion",
+    option: Options = [],  # noqa: B006
+    seed: Seed = 0,
+    allow_poisoned: AllowPoisoned = False,
+    json: Json = False,
+) -> None:
+    """Say whether a base with a trained head looks backdoored; exit code 1 if it does."""
+    from peftlab.apps.cli import steps
+
+    steps.guard_inspect(
+        base, data, defence, option, seed, allow_poisoned=allow_poisoned, as_json=json
+    )
 
 
 @guard_app.command("eval")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -102,14 +103,34 @@ def attack(
 
 
 def tune(
-    out: Path, base: str, data: str, method: str, option: Sequence[str], seed: int,
+    out: Path, base: str, data: str, method: str, option: Sequence[str], defence: str,
+    defence_option: Sequence[str], seed: int,
     *, allow_poisoned: bool, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Tune a base."""
+    """Tune a base, the way of a defence if one is named."""
     from peftlab.engine.steps import tune as tune_step
+    from peftlab.engine.steps import tune_defended
 
     _check_out(out, base, overwrite=overwrite)
+    if defence_option and not defence:
+        raise ConfigError(
+            "options without a defence that they belong to", code="CLI-OPTION",
+            got=", ".join(defence_option), fix="add --defence NAME, or leave them out",
+        )  # fmt: skip
     task = _load(data)
+    if defence:
+        with spinner(f"tuning {base} by {method} with {defence}") as tell:
+            facts = tune_defended(
+                base, task, (method, option_values("tuner", method, option)),
+                (defence, option_values("defence", defence, defence_option)), out, seed=seed,
+                allow_poisoned=allow_poisoned, overwrite=overwrite, progress=tell,
+            )  # fmt: skip
+        _result(
+            {"folder": str(out), **facts},
+            f"{out}: tuned by {method} with {defence}; one model, nothing beside it",
+            as_json=as_json,
+        )
+        return
     with spinner(f"tuning {base} by {method}"):
         facts = tune_step(
             base, task, method, option_values("tuner", method, option), out, seed=seed,
@@ -200,6 +221,53 @@ def guard_score(
         else:
             put(f"{'FLAG' if flagged else 'ok':4}  p = {p:.4f}  score = {score:.3f}")
     say(f"{int(np.sum(found.flagged))} of {len(texts)} texts flagged")
+
+
+def guard_filter(
+    out: Path, base: str, data: str, defence: str, option: Sequence[str], epochs: float, seed: int,
+    *, overwrite: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Filter a suspect training set."""
+    from peftlab.engine.steps import AttackerOptions
+    from peftlab.engine.suspects import filter_data
+
+    _check_out(out, base, overwrite=overwrite)
+    task = _load(data)
+    with spinner(f"filtering {data} by {defence}") as tell:
+        facts = filter_data(
+            base, task, (defence, option_values("defence", defence, option)), out, seed=seed,
+            training=parse_options(AttackerOptions, {"epochs": epochs}, "training"),
+            overwrite=overwrite, progress=tell,
+        )  # fmt: skip
+    _result(
+        {"folder": str(out), **facts},
+        f"{out}: {facts['dropped']} of {facts['rows']} training texts dropped by {defence}",
+        as_json=as_json,
+    )
+
+
+def guard_inspect(
+    base: str, data: str, defence: str, option: Sequence[str], seed: int,
+    *, allow_poisoned: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Say whether a base looks backdoored; exit code 1 if it does."""
+    from peftlab.engine.suspects import inspect_base
+
+    task = _load(data)
+    with spinner(f"looking for a trigger of {base}") as tell:
+        found = inspect_base(
+            base, task, (defence, option_values("defence", defence, option)), seed=seed,
+            allow_poisoned=allow_poisoned, progress=tell,
+        )  # fmt: skip
+    lines = [f"{'FLAG' if found.flagged else 'ok'}: score {found.score:.4g}"]
+    lines += [f"{name:22} {value}" for name, value in found.facts.items()]
+    _result(
+        {"base": base, "defence": defence, "score": found.score, "flagged": found.flagged,
+         "facts": dict(found.facts)},
+        "\n".join(lines), as_json=as_json,
+    )  # fmt: skip
+    if found.flagged:
+        sys.exit(1)
 
 
 def guard_eval(
