@@ -21,8 +21,9 @@ METRICS = (
 )  # fmt: skip
 VERBS = (
     (), ("demo",), ("attack",), ("tune",), ("eval",), ("guard",), ("guard", "fit"),
-    ("guard", "score"), ("guard", "eval"), ("guard", "filter"), ("guard", "inspect"), ("bench",), ("bench", "run"), ("bench", "table"),
-    ("bench", "compare"), ("bench", "window"), ("list",), ("describe",), ("doctor",),
+    ("guard", "score"), ("guard", "eval"), ("guard", "filter"), ("guard", "inspect"), ("bench",),
+    ("bench", "run"), ("bench", "table"), ("bench", "compare"), ("bench", "window"), ("list",),
+    ("describe",), ("doctor",),
 )  # fmt: skip
 BENCH = (
     "--set", "seeds=0", "--set", "attack=badnets", "--set", "attack.options.trigger=cf", "--set",
