@@ -47,49 +47,65 @@ def mean_of_blocks(blocks: Blocks) -> float:
     return float(np.mean([np.mean(cases) for cases in blocks.values()]))
 
 
-def case_parts(blocks: Blocks) -> list[float]:
-    """Return what each case adds to D, block by block."""
-    n = len(blocks)
-    return [float(one) / (n * len(cases)) for cases in blocks.values() for one in cases]
-
-
-def block_parts(blocks: Blocks) -> list[float]:
-    """Return what each block adds to D."""
-    return [float(np.mean(cases)) / len(blocks) for cases in blocks.values()]
-
-
-def sign_flip_p(parts: Sequence[float], draws: np.random.Generator) -> float:
-    """Return the two-sided p value of a sum whose parts could each have had the other sign.
+def parts_table(comparisons: Sequence[Blocks], *, whole: bool) -> Floats:
+    """Return what each unit adds to D of each comparison: (units, comparisons).
 
     Args:
-        parts: (n,) of ``case_parts`` or ``block_parts``; zeros change nothing.
-        draws: source of randomness, used beyond 16 parts that are not zero.
-
-    Returns:
-        At least 2^(1 - n) if exact, 1 / (draws + 1) if drawn; 1 if all parts are zero.
+        comparisons: differences by block, of each comparison.
+        whole: a unit is a whole block, else one case.
 
     Examples:
-        >>> sign_flip_p([0.1, 0.2, 0.1], np.random.default_rng(0))
+        >>> parts_table([{"badnets": [0.2, 0.4], "insent": [0.1]}], whole=False).ravel().tolist()
+        [0.05, 0.1, 0.05]
+    """
+    columns = [_parts(blocks, whole=whole) for blocks in comparisons]
+    units = dict.fromkeys(unit for column in columns for unit in column)
+    rows = [[column.get(unit, 0.0) for column in columns] for unit in units]
+    return np.array(rows, dtype=np.float64).reshape(len(units), len(comparisons))
+
+
+def _parts(blocks: Blocks, *, whole: bool) -> dict[tuple[str, int], float]:
+    n = len(blocks)
+    if whole:
+        return {(name, 0): float(np.mean(cases)) / n for name, cases in blocks.items()}
+    return {
+        (name, index): float(case) / (n * len(cases))
+        for name, cases in blocks.items()
+        for index, case in enumerate(cases)
+    }
+
+
+def sign_flip_p(parts: Floats, draws: np.random.Generator) -> Floats:
+    """Return two-sided p values of sums whose parts could each have had the other sign.
+
+    Args:
+        parts: (n, k), for k comparisons what each of n units adds to D, as of ``parts_table``;
+            0 for a unit that a comparison lacks.
+        draws: source of randomness, used beyond 16 units.
+
+    Returns:
+        (k,), each at least 2^(1 - n) if exact, 1 / (draws + 1) if drawn; 1 if all parts are zero.
+
+    Examples:
+        >>> float(sign_flip_p(np.array([[0.1], [0.2], [0.1]]), np.random.default_rng(0))[0])
         0.25
     """
-    values = np.array([part for part in parts if part], dtype=np.float64)
-    n = len(values)
-    if n == 0:
-        return 1.0
-    bar = abs(float(values.sum())) - _SAME * float(np.abs(values).sum())
-    if n <= EXACT_UNITS:
-        # |sum| is the same for s and -s, so the first sign may stay.
-        total, hits, seen = 2 ** (n - 1), 0, 0
-    else:
-        total, hits, seen = DRAWS + 1, 1, 1  # the observed signs are one of the draws
+    n = len(parts)
+    bars = np.abs(parts.sum(axis=0)) - _SAME * np.abs(parts).sum(axis=0)
+    exact = n <= EXACT_UNITS
+    # All vectors: |sum| is the same for s and -s, so the last sign may stay. Drawn ones: the
+    # observed signs are one of the draws.
+    total, seen = (2 ** max(n - 1, 0), 0) if exact else (DRAWS + 1, 1)
+    hits = np.full(parts.shape[1], seen, dtype=np.int64)
     for start in range(seen, total, _CHUNK):
         count = min(_CHUNK, total - start)
-        if n <= EXACT_UNITS:
+        if exact:
             bits = (np.arange(start, start + count)[:, None] >> np.arange(n)) & 1
         else:
-            bits = draws.integers(0, 2, size=(count, n))
-        hits += int((np.abs((1.0 - 2.0 * bits) @ values) >= bar).sum())
-    return hits / total
+            bits = draws.integers(0, 2, size=(count, n), dtype=np.int8)
+        hits += (np.abs((1.0 - 2.0 * bits) @ parts) >= bars).sum(axis=0)
+    p: Floats = hits / total
+    return p
 
 
 def smallest_p(units: int) -> float:

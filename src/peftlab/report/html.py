@@ -13,7 +13,7 @@ from peftlab.report import figures, panels
 from peftlab.report.page import MOST_LISTED, all_plain, common, environment
 from peftlab.report.read import DASH, NONE, Cell, clean_text, read_cells
 from peftlab.report.results import Group, group, name_of, sentences, standings
-from peftlab.report.table import METRICS, naming, number, range_of
+from peftlab.report.table import METRICS, NOT_APPLICABLE, footnotes, naming, number, range_of
 
 MORE_METRICS: tuple[tuple[str, str], ...] = (
     ("tpr_roc_01", "TPR at FPR 1 %"),
@@ -25,7 +25,13 @@ MORE_METRICS: tuple[tuple[str, str], ...] = (
     ("auroc_paired", "AUROC paired"),
     ("coverage", "coverage"),
     ("selective_accuracy", "selective accuracy"),
+    ("filter_tpr", "poisoned rows dropped"),
+    ("filter_fpr", "clean rows dropped"),
+    ("filter_auroc", "AUROC of rows"),
+    ("model_score", "score of the model"),
+    ("model_flagged", "model flagged"),
 )
+AS_IS = ("model_score", "model_flagged")  # in units of their own, not in per cent
 COSTS: tuple[tuple[str, str], ...] = (
     ("attack_seconds", "attack, s"),
     ("train_seconds", "train, s"),
@@ -47,22 +53,24 @@ def render(results: Mapping[str, Any], arrays: Mapping[str, Any] | None = None) 
         InputRejected: ``REPORT-SCHEMA`` if it is not a results dict.
     """
     cells = read_cells(results)
-    groups = group(cells)
+    every = group(cells)
+    groups = [one for one in every if not one.not_applicable]
     held = {clean_text(key): value for key, value in (arrays or {}).items()}
     page = environment().get_template("report.html.j2")
     return page.render(
         **common(results, (cell.seed for cell in cells), "results.json"),
-        verdict=sentences(groups),
+        verdict=sentences(every),
         ranks=standings(groups),
         columns=METRICS,
-        tables=_tables(groups),
+        tables=_tables(every),
+        footnotes=[(number, reason) for reason, number in footnotes(every).items()],
         details=_details(groups, held),
         overview=_overview(groups),
         control=_control_figures(groups),
         every=_every_cell(cells),
         cost=_cost(groups),
         n_cells=len(cells),
-        n_groups=len(groups),
+        n_groups=len(every),
         n_shown=len(figures.representatives(groups)),
         n_defended=sum(1 for g in groups if not g.control and g.defence != NONE),
     )
@@ -72,7 +80,8 @@ def _measure(one: Group, metric: str) -> dict[str, Any]:
     """Return one table cell: value, range, reason if missing, and the length of its bar."""
     found = one.spread(metric)
     if found is None:
-        return {"value": None, "range": "", "reason": one.reason(metric), "bar": 0}
+        reason = one.not_applicable or one.reason(metric)
+        return {"value": None, "range": "", "reason": reason, "bar": 0}
     bar = min(max(found.mean, 0.0), 1.0) if metric in {"asr", "asr_def"} else 0.0
     return {
         "value": number(metric, found.mean),
@@ -82,7 +91,9 @@ def _measure(one: Group, metric: str) -> dict[str, Any]:
     }
 
 
-def _table(groups: Sequence[Group], names: Sequence[str]) -> list[dict[str, Any]]:
+def _table(
+    groups: Sequence[Group], names: Sequence[str], notes: Mapping[str, int]
+) -> list[dict[str, Any]]:
     extra = [name for name in names if name in {"base", "data"}]
     return [
         {
@@ -92,16 +103,17 @@ def _table(groups: Sequence[Group], names: Sequence[str]) -> list[dict[str, Any]
             "first": index == 0 or name_of(groups[index - 1]) != name_of(one),
             "measures": [_measure(one, metric) for metric, _ in METRICS],
             "seeds": len(one.cells),
+            "note": notes.get(one.not_applicable, 0),
         }
         for index, one in enumerate(groups)
     ]
 
 
 def _tables(groups: Sequence[Group]) -> dict[str, list[dict[str, Any]]]:
-    names = naming(groups)
+    names, notes = naming(groups), footnotes(groups)
     return {
-        "poisoned": _table([g for g in groups if not g.control], names),
-        "control": _table([g for g in groups if g.control], names),
+        "poisoned": _table([g for g in groups if not g.control], names, notes),
+        "control": _table([g for g in groups if g.control], names, notes),
     }
 
 
@@ -145,12 +157,21 @@ def _every_cell(cells: Sequence[Cell]) -> dict[str, Any]:
             figures.label_of(cell.attack, cell.tuner, cell.defence),
             "control" if cell.control else "poisoned",
             str(cell.seed),
-            *(number(key, cell.metrics[key]) if key in cell.metrics else DASH for key, _ in known),
+            *(_number(cell, key) for key, _ in known),
         ]
         for cell in cells[:MOST_LISTED]
     ]
     header = ["cell", "base", "seed", *(title for _, title in known)]
     return {"header": header, "rows": rows, "left_out": max(len(cells) - MOST_LISTED, 0)}
+
+
+def _number(cell: Cell, metric: str) -> str:
+    if cell.not_applicable:
+        return NOT_APPLICABLE
+    value = cell.metrics.get(metric)
+    if value is None:
+        return DASH
+    return f"{value:.4g}" if metric in AS_IS else number(metric, value)
 
 
 def _cost(groups: Sequence[Group]) -> dict[str, Any]:

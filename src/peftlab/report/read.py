@@ -41,6 +41,8 @@ class Cell:
         alpha: false-positive rate that the guard was allowed, None if it claims none.
         bounded: True if the claim is "at most alpha, with confidence" rather than "alpha on
             average".
+        not_applicable: why this combination makes no sense; empty if it does. Such a cell has no
+            metrics, whatever the file says.
     """
 
     id: str
@@ -57,6 +59,7 @@ class Cell:
     cost: dict[str, float] = field(default_factory=dict)
     alpha: float | None = None
     bounded: bool = False
+    not_applicable: str = ""
 
 
 def clean_text(value: object) -> str:
@@ -130,7 +133,8 @@ def defence_options(recipe: object) -> dict[str, Mapping[str, Any]]:
 
 def _cell(raw: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> Cell:
     defence = clean_text(raw.get("defence") or NONE)
-    metrics = mapping(raw.get("metrics"))
+    senseless = clean_text(raw.get("not_applicable") or "")
+    metrics = {} if senseless else mapping(raw.get("metrics"))
     own = options.get(defence, {})
     # A guard with a published threshold of its own reports alpha = null: it claims nothing.
     alpha = metrics["alpha"] if "alpha" in metrics else own.get("alpha")
@@ -145,7 +149,7 @@ def _cell(raw: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> C
         seed=0 if seed is None else int(seed),
         control=bool(raw.get("control", False)),
         metrics=_numbers(metrics),
-        intervals=_intervals(raw.get("intervals")),
+        intervals={} if senseless else _intervals(raw.get("intervals")),
         reasons={
             clean_text(key): clean_text(text)
             for key, text in mapping(raw.get("reasons")).items()
@@ -154,6 +158,7 @@ def _cell(raw: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> C
         cost=_numbers(raw.get("cost")),
         alpha=None if defence == NONE else finite(alpha),
         bounded=own.get("delta") is not None,
+        not_applicable=senseless,
     )
 
 

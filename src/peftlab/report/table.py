@@ -1,8 +1,12 @@
-"""The results as one plain table: Markdown for a document, aligned text for a terminal."""
+"""The results as one plain table: Markdown for a document, aligned text for a terminal.
+
+A combination that makes no sense has ``n/a`` and the number of a footnote, never a value.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from peftlab.report.read import DASH, read_cells
@@ -17,6 +21,7 @@ METRICS: tuple[tuple[str, str], ...] = (
     ("tpr", "TPR"),
     ("auroc", "AUROC"),
 )
+NOT_APPLICABLE = "n/a"
 NOTE = (
     "In per cent (AUROC as is): mean over seeds [smallest-largest; with one seed, 95 % interval]."
 )
@@ -29,7 +34,7 @@ def number(metric: str, value: float) -> str:
         >>> number("asr", 0.998), number("auroc", 0.998)
         ('99.8', '0.998')
     """
-    return f"{value:.3f}" if metric.startswith("auroc") else f"{100 * value:.1f}"
+    return f"{value:.3f}" if "auroc" in metric else f"{100 * value:.1f}"
 
 
 def range_of(metric: str, spread: Spread) -> str:
@@ -39,7 +44,16 @@ def range_of(metric: str, spread: Spread) -> str:
     return f"[{number(metric, spread.low)}-{number(metric, spread.high)}]"
 
 
-def _value(one: Group, metric: str) -> str:
+def footnotes(groups: Sequence[Group]) -> dict[str, int]:
+    """Return the number of each reason for which a combination makes no sense."""
+    reasons = dict.fromkeys(one.not_applicable for one in groups if one.not_applicable)
+    return {reason: number for number, reason in enumerate(reasons, start=1)}
+
+
+def _value(one: Group, metric: str, notes: Mapping[str, int]) -> str:
+    if one.not_applicable:
+        mark = f" [{notes[one.not_applicable]}]" if metric == METRICS[0][0] else ""
+        return NOT_APPLICABLE + mark
     found = one.spread(metric)
     if found is None:
         return DASH
@@ -52,33 +66,48 @@ def naming(groups: Sequence[Group]) -> list[str]:
     return [*names, "attack", "tuner", "defence"]
 
 
-def _rows(groups: Sequence[Group], names: Sequence[str]) -> list[list[str]]:
-    return [
-        [*(getattr(one, name) for name in names), *(_value(one, key) for key, _ in METRICS),
-         str(len(one.cells))]
-        for one in groups
-    ]  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Header, rows of poisoned bases, rows of the negative control, and the notes below."""
+
+    header: list[str]
+    names: int
+    poisoned: list[list[str]]
+    control: list[list[str]]
+    notes: list[str]
 
 
-def _parts(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]], list[list[str]]]:
-    """Return header, rows of poisoned bases, rows of the negative control."""
+def _parts(results: Mapping[str, Any]) -> _Parts:
     groups = group(read_cells(results))
     names = naming(groups)
+    numbers = footnotes(groups)
+    rows: dict[bool, list[list[str]]] = {False: [], True: []}
+    for one in groups:
+        values = (_value(one, key, numbers) for key, _ in METRICS)
+        rows[one.control].append(
+            [*(getattr(one, name) for name in names), *values, str(len(one.cells))]
+        )
     header = [*names, *(title for _, title in METRICS), "seeds"]
-    poisoned = _rows([one for one in groups if not one.control], names)
-    return header, poisoned, _rows([one for one in groups if one.control], names)
+    notes = [f"[{number}] not applicable: {reason}" for reason, number in numbers.items()]
+    return _Parts(header, len(names), rows[False], rows[True], notes)
 
 
 _SPECIAL = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_[]<>|#~$&!"})
 
 
-def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], names: int) -> str:
+def escaped(text: str) -> str:
+    """Return text from outside so that Markdown takes every sign of it for itself."""
+    return text.translate(_SPECIAL)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], names: int) -> str:
+    """Return a Markdown table whose first ``names`` columns are text from outside, escaped."""
     lines = [
         "| " + " | ".join(header) + " |",
         "|" + "|".join(["---"] * names + ["---:"] * (len(header) - names)) + "|",
     ]
     for row in rows:
-        cells = [cell.translate(_SPECIAL) for cell in row[:names]] + list(row[names:])
+        cells = [escaped(cell) for cell in row[:names]] + list(row[names:])
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -95,12 +124,15 @@ def markdown(results: Mapping[str, Any]) -> str:
     Raises:
         InputRejected: ``REPORT-SCHEMA`` if it is not a results dict.
     """
-    header, poisoned, control = _parts(results)
-    names = header.index("CA")
-    parts = [_markdown_table(header, poisoned, names)] if poisoned else ["No cell has finished."]
-    if control:
-        parts += ["Negative control (rate 0):", _markdown_table(header, control, names)]
-    return "\n\n".join([*parts, NOTE]) + "\n"
+    found = _parts(results)
+    parts = ["No cell has finished."]
+    if found.poisoned:
+        parts = [markdown_table(found.header, found.poisoned, found.names)]
+    if found.control:
+        below = markdown_table(found.header, found.control, found.names)
+        parts += ["Negative control (rate 0):", below]
+    notes = [escaped(note) for note in found.notes]
+    return "\n\n".join([*parts, NOTE, *notes]) + "\n"
 
 
 def text(results: Mapping[str, Any]) -> str:
@@ -112,19 +144,21 @@ def text(results: Mapping[str, Any]) -> str:
     Raises:
         InputRejected: ``REPORT-SCHEMA`` if it is not a results dict.
     """
-    header, poisoned, control = _parts(results)
-    rows = poisoned + control
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    names = header.index("CA")
+    found = _parts(results)
+    rows = found.poisoned + found.control
+    columns = range(len(found.header))
+    widths = [max(len(row[i]) for row in [found.header, *rows]) for i in columns]
 
     def line(row: Sequence[str]) -> str:
         cells = [
-            cell.ljust(width) if i < names else cell.rjust(width)
+            cell.ljust(width) if i < found.names else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         return "  ".join(cells).rstrip()
 
-    lines = [line(header), *(line(row) for row in poisoned)] if rows else ["No cell has finished."]
-    if control:
-        lines += ["", "negative control (rate 0)", *(line(row) for row in control)]
-    return "\n".join([*lines, "", NOTE]) + "\n"
+    lines = ["No cell has finished."]
+    if rows:
+        lines = [line(found.header), *(line(row) for row in found.poisoned)]
+    if found.control:
+        lines += ["", "negative control (rate 0)", *(line(row) for row in found.control)]
+    return "\n".join([*lines, "", NOTE, *found.notes]) + "\n"

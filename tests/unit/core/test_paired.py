@@ -11,10 +11,9 @@ from scipy import stats
 from peftlab.core.corrections import corrected
 from peftlab.core.paired import (
     DRAWS,
-    block_parts,
     bootstrap_interval,
-    case_parts,
     mean_of_blocks,
+    parts_table,
     sign_flip_p,
     smallest_p,
 )
@@ -24,6 +23,11 @@ PARTS = st.lists(st.integers(-6, 6).map(lambda n: n / 8), max_size=9)
 
 def rng(seed=0):
     return np.random.default_rng(seed)
+
+
+def flip(parts):
+    """Return the p value of one comparison."""
+    return float(sign_flip_p(np.array(parts, dtype=np.float64)[:, None], rng())[0])
 
 
 def every_sign(parts):
@@ -40,7 +44,7 @@ def every_sign(parts):
 @given(PARTS)
 @settings(max_examples=150, deadline=None)
 def test_few_parts_are_tried_with_every_sign(parts):
-    assert sign_flip_p(parts, rng()) == every_sign(parts)
+    assert flip(parts) == every_sign(parts)
 
 
 def test_as_scipy_has_it():
@@ -49,45 +53,54 @@ def test_as_scipy_has_it():
         peer = stats.permutation_test(
             (values,), np.mean, permutation_type="samples", n_resamples=np.inf
         )
-        assert sign_flip_p(list(values), rng()) == pytest.approx(peer.pvalue, abs=1e-12)
+        assert flip(values) == pytest.approx(peer.pvalue, abs=1e-12)
 
 
 def test_many_parts_are_drawn_and_agree_with_every_sign():
     values = rng(3).normal(0.25, 1, 18)
     signs = 1.0 - 2.0 * ((np.arange(2**17)[:, None] >> np.arange(18)) & 1)
     exact = (np.abs(signs @ values) >= abs(values.sum()) - 1e-12).mean()
-    drawn = sign_flip_p(list(values), rng())
+    drawn = flip(values)
     assert abs(drawn - exact) < 4 * np.sqrt(exact * (1 - exact) / DRAWS)
-    assert sign_flip_p(list(values), rng()) == drawn
+    assert flip(values) == drawn
 
 
 def test_parts_of_one_size_are_not_split_by_rounding():
     """0.1 + 0.2 is not 0.3: sums that are equal on paper count as equal."""
-    assert sign_flip_p([0.1, 0.2, -0.3, 0.3], rng()) == every_sign([1 / 8, 2 / 8, -3 / 8, 3 / 8])
+    assert flip([0.1, 0.2, -0.3, 0.3]) == every_sign([1 / 8, 2 / 8, -3 / 8, 3 / 8])
 
 
 def test_the_smallest_p_is_reached_when_all_agree():
     for n in (1, 2, 5, 16):
-        assert sign_flip_p([0.3] * n, rng()) == smallest_p(n) == 2.0 ** (1 - n)
-    assert sign_flip_p([0.3] * 60, rng()) == smallest_p(60) == 1 / (DRAWS + 1)
+        assert flip([0.3] * n) == smallest_p(n) == 2.0 ** (1 - n)
+    assert flip([0.3] * 60) == smallest_p(60) == 1 / (DRAWS + 1)
 
 
 def test_without_a_difference_p_is_1():
-    assert sign_flip_p([], rng()) == sign_flip_p([0.0, 0.0], rng()) == 1.0
-    assert sign_flip_p([0.0, 0.1, 0.0, 0.1], rng()) == sign_flip_p([0.1, 0.1], rng())
+    assert flip([]) == flip([0.0, 0.0]) == 1.0
+    assert flip([0.0, 0.1, 0.0, 0.1]) == flip([0.1, 0.1])
 
 
 @given(PARTS, st.randoms(use_true_random=False))
 @settings(max_examples=60, deadline=None)
 def test_neither_order_nor_direction_matters(parts, random):
     mixed = random.sample(parts, len(parts))
-    assert sign_flip_p(mixed, rng()) == sign_flip_p(parts, rng())
-    assert sign_flip_p([-part for part in parts], rng()) == sign_flip_p(parts, rng())
+    assert flip(mixed) == flip(parts)
+    assert flip([-part for part in parts]) == flip(parts)
+
+
+def test_comparisons_at_once_are_those_one_by_one():
+    together = rng(4).normal(0.2, 1, (11, 5))
+    together[3, 1] = together[7, 2] = 0
+    found = sign_flip_p(together, rng())
+    assert list(found) == [flip(column) for column in together.T]
+    many = np.repeat(together, 3, axis=0)
+    assert list(sign_flip_p(many, rng())) == [flip(column) for column in many.T]
 
 
 def test_alike_methods_are_seldom_told_apart():
     draws = rng(5)
-    p = np.array([sign_flip_p(list(draws.normal(size=9)), draws) for _ in range(1500)])
+    p = sign_flip_p(draws.normal(size=(9, 3000)), draws)
     for alpha in (0.05, 0.1, 0.3):
         assert (p <= alpha).mean() <= alpha + 4 * np.sqrt(alpha * (1 - alpha) / len(p))
 
@@ -99,9 +112,19 @@ BLOCKS = {"badnets": [0.2, 0.4, 0.3], "insent": [0.1], "lwp": [-0.2, 0.1]}
 
 def test_each_block_counts_once():
     assert mean_of_blocks(BLOCKS) == pytest.approx((0.3 + 0.1 - 0.05) / 3)
-    assert sum(case_parts(BLOCKS)) == pytest.approx(mean_of_blocks(BLOCKS))
-    assert sum(block_parts(BLOCKS)) == pytest.approx(mean_of_blocks(BLOCKS))
-    assert (len(case_parts(BLOCKS)), len(block_parts(BLOCKS))) == (6, 3)
+    for whole, units in ((False, 6), (True, 3)):
+        table = parts_table([BLOCKS], whole=whole)
+        assert table.shape == (units, 1)
+        assert table.sum() == pytest.approx(mean_of_blocks(BLOCKS))
+
+
+def test_comparisons_share_their_units():
+    other = {"insent": [0.4, 0.2], "ep": [0.1]}
+    table = parts_table([BLOCKS, other], whole=False)
+    assert table.shape == (8, 2)  # six cases of one; of the other's three, one is shared
+    assert np.count_nonzero(table, axis=0).tolist() == [6, 3]
+    assert table.sum(axis=0) == pytest.approx([mean_of_blocks(BLOCKS), mean_of_blocks(other)])
+    assert parts_table([], whole=True).shape == (0, 0)
 
 
 def all_resamples(values):

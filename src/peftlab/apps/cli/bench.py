@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +104,19 @@ def demo(out: Path, workers: int, *, as_json: bool) -> None:
     run("demo", out, [], workers, dry_run=False, as_json=as_json)
 
 
-def table(path: Path, *, markdown: bool, as_json: bool) -> None:
-    """Print the table of a run."""
+def table(
+    path: Path, out: Path | None, wanted: Mapping[str, Sequence[str]],
+    *, markdown: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Print the table of a run; with a folder, write its leaderboard there, too."""
+    from peftlab.apps.cli import leaderboard
     from peftlab.engine.bench import read_results
     from peftlab.report import table as tables
+    from peftlab.report.select import select
 
-    results = read_results(path)
+    results = select(read_results(path), wanted)
+    if out is not None:
+        leaderboard.write(path, results, out)
     if as_json:
         out_json({"cells": results["cells"]})
     else:

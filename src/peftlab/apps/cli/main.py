@@ -291,13 +291,27 @@ def bench_run(
 @bench_app.command("table")
 def bench_table(
     run: Annotated[Path, typer.Argument(help="Run folder, or a results.json.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Write leaderboard.html, .md, .json and scores/ here."),
+    ] = None,
+    attack: Annotated[
+        list[str], typer.Option("--attack", help="This attack only; repeat for more.")
+    ] = [],  # noqa: B006
+    tuner: Annotated[
+        list[str], typer.Option("--tuner", help="This tuner only; repeat for more.")
+    ] = [],  # noqa: B006
+    defence: Annotated[
+        list[str], typer.Option("--defence", help="This defence only; repeat for more.")
+    ] = [],  # noqa: B006
     markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown.")] = False,
     json: Json = False,
 ) -> None:
-    """Print the table of a run."""
+    """Print the table of a run; with --out, rank its defences and say who is better."""
     from peftlab.apps.cli import bench
 
-    bench.table(run, markdown=markdown, as_json=json)
+    wanted = {"attack": attack, "tuner": tuner, "defence": defence}
+    bench.table(run, out, wanted, markdown=markdown, as_json=json)
 
 
 @bench_app.command("compare")
