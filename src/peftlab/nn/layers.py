@@ -1,4 +1,4 @@
-"""Which linear layers of a model stand in the upper half of its stack."""
+"""The stack of layers of a model, and which linear layers stand in its upper half."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def top_linear(model: Any) -> list[str]:
     """
     from transformers.pytorch_utils import Conv1D
 
-    stack, depth = _stack(model)
+    stack, depth = stack_of(model)
     upper = tuple(f"{stack}.{number}." for number in range(depth // 2, depth))
     return [
         name
@@ -32,11 +32,14 @@ def top_linear(model: Any) -> list[str]:
     ]
 
 
-def _stack(model: Any) -> tuple[str, int]:
+def stack_of(model: Any) -> tuple[str, int]:
     """Return name and length of the one module list that holds as many layers as the config says.
 
     Families call it ``layer``, ``layers`` or ``h``, at different places; a model that shares one
-    layer (ALBERT) or has two stacks (T5) has no upper half in this sense.
+    layer (ALBERT) or has two stacks (T5) has no such list, so no upper half and no layer to name.
+
+    Raises:
+        NotApplicable: ``LAYERS-UNKNOWN`` when there is not exactly one such list.
     """
     depth = int(getattr(model.config, "num_hidden_layers", 0) or 0)
     found = [
@@ -51,6 +54,6 @@ def _stack(model: Any) -> tuple[str, int]:
             code="LAYERS-UNKNOWN",
             got=f"{len(outer)} lists of {depth} layers" if depth else "no number of layers",
             allowed="a model with one stack of layers, as BERT and its kin have",
-            fix="choose the family lora, which adapts all linear layers",
+            fix="choose another base; an identifier can be of the family lora (all linear layers)",
         )
     return outer[0], depth
