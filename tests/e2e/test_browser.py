@@ -12,10 +12,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "report"))
 
 from made_up_audits import HOSTILE, make_audit
-from made_up_results import arrays_of, make_results
+from made_up_results import arrays_of, make_bench, make_results
 
 from peftlab.report.audit.html import render_audit
 from peftlab.report.html import render
+from peftlab.report.leaderboard.board import make_board
+from peftlab.report.leaderboard.html import render_leaderboard
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -99,9 +101,30 @@ class Browser:
         os.close(self._from)
 
 
+def write_leaderboard(page, more=""):
+    """Write a leaderboard whose names all end in ``more``."""
+    results = make_bench(("badnets", "insent", "soft", "latent"),
+                         ("none", "psim", "psim-official", "onion", "pure", "cube", "dbs"),
+                         ("lora", "prefix"))  # fmt: skip
+    for cell in results["cells"]:
+        for key in ("attack", "tuner"):
+            cell[key] += more
+        cell["defence"] += "" if cell["defence"] == "none" else more
+    links = {cell["id"]: f"scores/{cell['id']}.parquet" for cell in results["cells"]}
+    page.write_text(render_leaderboard(results, make_board(results), links))
+
+
 @pytest.fixture(
     scope="module",
-    params=["full", "one cell", "empty", "audit, hostile", "audit, stopped"],
+    params=[
+        "full",
+        "one cell",
+        "empty",
+        "audit, hostile",
+        "audit, stopped",
+        "leaderboard",
+        "leaderboard, hostile",
+    ],
 )
 def report(request, tmp_path_factory):
     """Pages of made-up results: with every figure, small ones, one of nothing, a hostile one."""
@@ -111,6 +134,9 @@ def report(request, tmp_path_factory):
         hostile = HOSTILE if "hostile" in kind else ""
         stop = "gate-config" if "stopped" in kind else ""
         page.write_text(render_audit(make_audit(hostile=hostile, stop=stop, failed=not stop)))
+        return page
+    if kind.startswith("leaderboard"):
+        write_leaderboard(page, HOSTILE if "hostile" in kind else "")
         return page
     results, arrays = {"schema": "peftlab.results/1", "cells": []}, {}
     if kind == "full":
@@ -144,3 +170,44 @@ def test_the_report_in_a_browser(browser, report, width):
     assert browser.value("document.documentElement.scrollWidth") <= width
     assert browser.value("document.body.innerText.length") > 100
     assert browser.value("document.title")
+
+
+SHOWN = "[...document.querySelectorAll('#cells tbody tr')].filter(r => r.offsetParent).length"
+
+
+@pytest.mark.timeout(120)
+def test_the_leaderboard_filters_and_sorts(browser, tmp_path):
+    write_leaderboard(tmp_path / "leaderboard.html")
+    browser.open((tmp_path / "leaderboard.html").as_uri(), 1280)
+
+    def choose(change):
+        browser.value(
+            f"f = document.getElementById('filters'); {change}; f.dispatchEvent(new Event('input'))"
+        )
+        return browser.value(SHOWN), browser.value("f.elements.shown.value")
+
+    every = 4 * 7 * 2 * 2
+    assert choose("1") == (every, f"{every} of {every} combinations")
+    assert choose("f.elements.attack.value = '1'") == (28, f"28 of {every} combinations")
+    assert choose("f.elements.kind.value = 'control'")[0] == 14
+    assert choose("f.elements.senseless.checked = true")[0] == 12  # cube, through two tuners
+    heads = "[...document.querySelectorAll('#maps thead th')].filter(h => h.offsetParent).length"
+    before = browser.value(heads)
+    assert choose("f.elements.defence.value = '1'")[0] == 2
+    assert 0 < browser.value(heads) < before
+    browser.value("f.reset()")
+    assert choose("1")[0] == every
+
+    column = "[...document.querySelectorAll('#board tbody tr')].map(r => r.cells[1].innerText)"
+    click = "h = document.querySelectorAll('#board thead th')[1]; h.querySelector('button').click()"
+    orders = []
+    for way in ("descending", "ascending"):
+        browser.value(click)
+        assert browser.value("h.getAttribute('aria-sort')") == way
+        shown = browser.value(column)
+        known = [float(one.split()[0]) for one in shown if one[0].isdigit()]
+        assert known == sorted(known, reverse=way == "descending")
+        assert all(not one[0].isdigit() for one in shown[len(known) :])  # what is missing is last
+        orders.append(known)
+    assert orders[0] != orders[1]
+    assert browser.of("Runtime.exceptionThrown") == []

@@ -1,48 +1,15 @@
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 
 import pytest
-from made_up_results import arrays_of, make_results
+from made_up_results import NO_FILTER, arrays_of, make_bench, make_results
+from page_reader import HOSTILE, Page
 
 from peftlab.report import figures
 from peftlab.report.html import render
 from peftlab.report.read import read_cells
 from peftlab.report.results import group
-
-HOSTILE = "</title><script>alert(1)</script>\x00\x1b[31m\u202e$\\frac{\"'&"
-VOID = {"meta", "br", "img", "link", "input", "hr"}
-
-
-class Page(HTMLParser):
-    """Collects tags, attributes and text; checks that tags are balanced and ids unique."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.open, self.tags, self.attributes, self.ids, self.words = [], [], [], [], []
-        self.feed(page)
-        self.close()
-        assert self.open == []
-        assert len(self.ids) == len(set(self.ids))
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, key, value or "") for key, value in attrs]
-        self.ids += [value for key, value in attrs if key == "id"]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words.append(data)
 
 
 def check_safe(page):
@@ -139,6 +106,19 @@ def test_nulls_show_a_dash_and_the_reason(single):
     check_safe(page)
     assert 'title="too few &lt;texts&gt; &#34;left&#34;"' in page
     assert "There is no single threshold to draw." in page
+
+
+def test_what_makes_no_sense_is_hatched_and_has_a_reason():
+    results = make_bench(("badnets", "insent"), ("none", "psim", "cube", "dbs"), seeds=(0,))
+    page = render(results, {})
+    check_safe(page)
+    cells = re.findall(r'<td class="senseless" colspan="7"[^>]*>(.*?)</td>', page)
+    assert cells == ['not applicable <a href="#not-applicable">[1]</a>'] * 4
+    assert f"<li>[1] {NO_FILTER}</li>" in page
+    assert f"Not applicable here: cube ({NO_FILTER})." in page
+    assert "dbs called 2 of 2 poisoned models poisoned" in page
+    assert "<h3><span>cube" not in page
+    assert render(results, {}) == page
 
 
 def test_hostile_names_are_text(single):

@@ -1,7 +1,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up_results import make_cell, make_results
+from made_up_results import NO_FILTER, make_bench, make_cell, make_results
 
 from peftlab.core.errors import InputRejected
 from peftlab.report.read import clean_text, clean_tree, read_cells
@@ -71,6 +71,23 @@ def test_verdict_of_a_grid_counts_and_names_the_worst(full):
     assert "survived in 6 of 6 combinations" in words
     assert "psim held in 4 of 6" in words
     assert "worst: synattack through prefix" in words
+
+
+def test_verdict_speaks_of_defences_of_every_stage():
+    words = verdict(make_bench(("badnets",), ("none", "pure", "cube", "bki", "dbs"), seeds=(0, 1)))
+    assert "pure helped but did not close it" in words
+    assert "It flags no inputs; accuracy on clean inputs went from" in words
+    assert f"Not applicable here: cube, bki ({NO_FILTER})." in words
+    assert "dbs called 2 of 2 poisoned models poisoned" in words
+    assert "What cube did" not in words
+    assert "What dbs did" not in words
+
+
+def test_verdict_says_what_a_filter_dropped():
+    results = one_pair(0.9, 0.05, 0.05)
+    results["cells"][0]["metrics"] |= {"filter_tpr": 0.95, "filter_fpr": 0.02}
+    words = verdict(results)
+    assert "psim dropped 95.0 % of the poisoned training texts and 2.0 % of the clean ones" in words
 
 
 def test_verdict_of_nothing(minimal):
@@ -162,6 +179,6 @@ def test_clean_tree_keeps_json_encodable(value):
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.dictionaries(st.sampled_from(
     ["id", "base", "attack", "tuner", "defence", "seed", "control", "metrics", "intervals",
-     "reasons", "cost"]), json_values), max_size=3))  # fmt: skip
+     "reasons", "cost", "not_applicable"]), json_values), max_size=3))  # fmt: skip
 def test_any_cells_give_a_verdict(cells):
     assert verdict({"schema": "peftlab.results/1", "cells": cells})

@@ -1,4 +1,5 @@
-from made_up_results import make_cell, make_results
+import pytest
+from made_up_results import NO_FILTER, NO_HEAD, make_bench, make_cell, make_results
 
 from peftlab.report.table import markdown, text
 
@@ -64,3 +65,24 @@ def test_text_is_aligned_and_separates_the_control(full):
 def test_no_cells(minimal):
     assert markdown(minimal).startswith("No cell has finished.")
     assert text(minimal).startswith("No cell has finished.")
+
+
+@pytest.mark.parametrize("render", [markdown, text])
+def test_what_makes_no_sense_has_a_footnote_and_no_number(render):
+    results = make_bench(("badnets", "neuba"), ("none", "cube", "dbs"), seeds=(0, 1))
+    for cell in results["cells"]:
+        if cell["not_applicable"]:
+            cell["metrics"] = {"tpr": 0.123, "asr_def": 0.456}
+    shown = render(results)
+    cube = [line for line in shown.splitlines() if " cube " in line]
+    dbs = next(line for line in shown.splitlines() if "neuba" in line and "dbs" in line)
+    assert len(cube) == 4  # two attacks, and their controls
+    for line in [*cube, dbs]:
+        assert line.count("n/a") == 7
+        assert "12.3" not in line
+        assert "45.6" not in line
+    assert all("n/a [1]" in line for line in cube)
+    assert "n/a [2]" in dbs
+    notes = shown.replace("\\", "")
+    assert f"[1] not applicable: {NO_FILTER}" in notes
+    assert f"[2] not applicable: {NO_HEAD}" in notes

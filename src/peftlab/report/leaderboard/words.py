@@ -119,9 +119,14 @@ def sentences(board: Board) -> list[str]:
     return [part for part in parts if part]
 
 
-def _on(summary: Summary, board: Board) -> str:
+def _on(summary: Summary, board: Board, tuner: str) -> str:
+    """Return how many triggers a mean is over, and of how many, where others were tried on more."""
     unseen = "unseen " if board.grid.told and board.grid.unseen != board.grid.attacks else ""
-    return count(summary.attacks, f"{unseen}trigger")
+    most = max(
+        one.attacks for row in board.rows if row.tuner == tuner for one in row.unseen.values()
+    )
+    of = "" if summary.attacks == most else f"{summary.attacks} of "
+    return of + count(most, f"{unseen}trigger")
 
 
 def _worst(measure: str, summary: Summary) -> str:
@@ -143,7 +148,7 @@ def _found(board: Board, tuner: str) -> str:
     spent = "" if fpr is None else f"; it flags {percent(fpr.mean)} of clean inputs"
     return (
         f"{best.defence} finds most: {_with_range(tpr)} of triggered inputs{rate}, mean over "
-        f"{_on(tpr, board)}{_worst('tpr', tpr)}{spent}."
+        f"{_on(tpr, board, tuner)}{_worst('tpr', tpr)}{spent}."
     )
 
 
