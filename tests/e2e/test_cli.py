@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from cli_tools import cli, refused, sentence, start, write_task
 from peftlab.core.seeds import stream
+from peftlab.io.tables import read_table
 from tiny_models import make_tiny
 
 METRICS = (
@@ -108,6 +109,15 @@ def test_table_and_compare(place, run):
     assert "psim" in table.out
     assert "|" in cli("bench", "table", place / "run", "--markdown").out
     assert cli("bench", "table", place / "run", "--json").json()["cells"] == run.json()["cells"]
+    board = cli("bench", "table", place / "run", "--out", place / "board")
+    assert board.out == table.out, board.err
+    guarded = [cell for cell in run.json()["cells"] if cell["defence"] != "none"]
+    scores = {path.stem: path for path in (place / "board" / "scores").iterdir()}
+    assert set(scores) == {cell["id"] for cell in guarded}
+    known = guarded[0]["metrics"]
+    assert len(read_table(scores[guarded[0]["id"]]).rows) == known["n_clean"] + known["n_triggered"]
+    page = (place / "board" / "leaderboard.html").read_text()
+    assert all(f"scores/{path.name}" in page for path in scores.values())
     rows = cli("bench", "compare", place / "run", place / "run", "--json").json()["rows"]
     assert {row["difference"] for row in rows} == {0.0}
     refused(cli("bench", "compare", place / "run", place / "run", "--metric", "x"), 2,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from peftlab.core.types import Floats
 from peftlab.report import curves
 from peftlab.report.figures import Drawing
 from peftlab.report.read import DASH, NONE, Cell
@@ -62,19 +63,21 @@ def before_after(key: str, defence: str, groups: Sequence[Group]) -> Drawing | N
     with style(key):
         figure = canvas(34 + 46 + ROW * len(shown))
         ax = _row_axes(figure, [row.name for row in shown])
-        for y, row in enumerate(shown):
-            ax.plot([row.before.mean, row.after.mean], [y, y], color=RULE, linewidth=4, zorder=1)
-            _bar(ax, row.before, y - 0.2, TRIGGERED)
-            _bar(ax, row.after, y + 0.2, ACCENT)
-            first = "_" if y else ""
-            ax.plot([row.before.mean], [y], "o", color=TRIGGERED, markerfacecolor=PAPER,
-                    markersize=8.5, markeredgewidth=2, clip_on=False, linestyle="none",
-                    label=f"{first}without", zorder=3)  # fmt: skip
-            ax.plot([row.after.mean], [y], "o", color=ACCENT, markersize=8.5, clip_on=False,
-                    linestyle="none", label=f"{first}with", zorder=4)  # fmt: skip
-            if row.honest is not None:
-                ax.plot([row.honest] * 2, [y - 0.32, y + 0.32], color=MUTED, linewidth=1.6,
-                        zorder=2)  # fmt: skip
+        # One artist per kind of mark, not per row: a grid has hundreds of rows.
+        ys = np.arange(len(shown), dtype=np.float64)
+        before, after = ([getattr(row, when).mean for row in shown] for when in ("before", "after"))
+        ax.hlines(ys, before, after, color=RULE, linewidth=4, zorder=1)
+        _bars(ax, [row.before for row in shown], ys - 0.2, TRIGGERED)
+        _bars(ax, [row.after for row in shown], ys + 0.2, ACCENT)
+        ax.plot(before, ys, "o", color=TRIGGERED, markerfacecolor=PAPER, markersize=8.5,
+                markeredgewidth=2, clip_on=False, linestyle="none", label="without",
+                zorder=3)  # fmt: skip
+        ax.plot(after, ys, "o", color=ACCENT, markersize=8.5, clip_on=False, linestyle="none",
+                label="with", zorder=4)  # fmt: skip
+        honest = [(row.honest, y) for y, row in enumerate(shown) if row.honest is not None]
+        if honest:
+            at, rows_with = np.array(honest).T
+            ax.vlines(at, rows_with - 0.32, rows_with + 0.32, color=MUTED, linewidth=1.6, zorder=2)
         ax.set_xlim(0, 1)
         ax.set_xlabel("attack success rate")
         percent_axis(ax.xaxis)
@@ -117,9 +120,11 @@ def _short(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _bar(ax: Axes, spread: Spread, y: float, colour: str) -> None:
-    if spread.known:
-        ax.plot([spread.low, spread.high], [y, y], color=colour, linewidth=1.6, zorder=2)
+def _bars(ax: Axes, spreads: Sequence[Spread], ys: Floats, colour: str) -> None:
+    known = [(one.low, one.high, y) for one, y in zip(spreads, ys, strict=True) if one.known]
+    if known:
+        low, high, at = np.array(known).T
+        ax.hlines(at, low, high, color=colour, linewidth=1.6, zorder=2)
 
 
 def _range(spread: Spread) -> str:
