@@ -28,6 +28,7 @@ MORE_METRICS: tuple[tuple[str, str], ...] = (
     ("filter_tpr", "poisoned rows dropped"),
     ("filter_fpr", "clean rows dropped"),
     ("filter_auroc", "AUROC of rows"),
+    ("flip_rate", "flip rate"),
     ("model_score", "score of the model"),
     ("model_flagged", "model flagged"),
 )

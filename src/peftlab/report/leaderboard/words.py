@@ -24,7 +24,8 @@ def value(measure: str, number: float | None) -> str:
     """
     if number is None:
         return DASH
-    return f"{number:.3f}" if MEASURES[measure].kind == "auroc" else percent(number)
+    text = f"{number:.3f}" if MEASURES[measure].kind == "auroc" else percent(number)
+    return text.replace("-", MINUS)
 
 
 def signed(measure: str, number: float | None) -> str:
