@@ -32,8 +32,8 @@ syntactic trigger is not a word. A trigger that stands twice in a text hides, si
 changes little. Where no text is poisoned the best word is an honest one, and the texts that lean on
 it are dropped all the same. Measured on 240 generated reviews, one seed: every poisoned text and no
 clean one is dropped for a word and for a sentence, as good as none for a syntactic trigger;
-``top`` drops two fifths of the clean texts too, and ``outliers`` with z = 3 two thirds (z = 6:
-none). Read the list of words before the verdict.
+``top`` drops two fifths of the clean texts too, and ``outliers`` with z = 3 two thirds (z = 6,
+chosen on the same runs: none). Read the list of words before the verdict.
 
 Cost: n + 1 passes for a text of n words, the dearest of the filters: 800 texts of 28 words take
 about as long as training 10 epochs on them.
