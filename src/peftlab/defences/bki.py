@@ -29,9 +29,9 @@ Known differences:
 
 Limits: it looks for words. A sentence is missed, or found by those of its words that matter; a
 syntactic trigger is not a word. A trigger that stands twice in a text hides, since taking one away
-changes little. Where no text is poisoned the best word is an honest one, and the texts that lean on
-it are dropped all the same. Measured on 240 generated reviews, one seed: every poisoned text and no
-clean one is dropped for a word and for a sentence, as good as none for a syntactic trigger;
+changes little. Where no text is poisoned the best word is an honest one, and the texts that lean
+on it are dropped all the same. Measured on 240 generated reviews, one seed: every poisoned text and
+no clean one is dropped for a word and for a sentence, as good as none for a syntactic trigger;
 ``top`` drops two fifths of the clean texts too, and ``outliers`` with z = 3 two thirds (z = 6,
 chosen on the same runs: none). Read the list of words before the verdict.
 

@@ -15,8 +15,8 @@ Known differences:
     - principal components only. The paper goes on from 20 of them to two dimensions by UMAP, which
       is a large dependency, and which pulls dense groups apart. Without it density thins out in 20
       dimensions (hence ``dims`` = 5), more rows belong to no cluster, and the gap between two
-      classes hides a smaller one within either. Each label is therefore clustered on its own (``scope = "label"``; the
-      paper: ``"all"``);
+      classes hides a smaller one within either. Each label is therefore clustered on its own
+      (``scope = "label"``; the paper: ``"all"``);
     - HDBSCAN calls rows that belong to no cluster noise (-1). OpenBackdoor counts them as one more
       cluster: where they are fewer than half of a label they are all dropped, and where they
       outnumber the label's real cluster *that* is dropped. Here each goes with the nearest row
