@@ -58,8 +58,8 @@ def test_what_comes_out_is_what_was_promised(entry, options, reviews):
     assert made.targets.shape == (len(made.texts), reviews.n_classes)
     np.testing.assert_allclose(made.targets.sum(axis=1), 1, atol=1e-12)
     assert made.is_poisoned.any()
-    assert not any(label == made.target for label in made.test_triggered.labels)
-    assert len(made.test_rows) == len(made.test_triggered)
+    assert len(made.test_rows) == len(made.goals) == len(made.test_triggered)
+    assert not np.equal(made.goals, made.test_triggered.labels).any()
     changed = np.array([a != b for a, b in zip(made.texts, reviews.train.texts, strict=True)])
     assert (changed == made.is_poisoned).all()
 
