@@ -64,12 +64,13 @@ def completions(out):
     return {node: done.count(node) for node in done}
 
 
-def main(out, workers, sleep):
+def main(out, workers, sleep, ray=None):
     recipe = toy_recipe()
     nodes = plan(recipe, "data", "base")
     print("ready", flush=True)
-    run(recipe, nodes, {"sleep": sleep}, out, workers=workers, execute="toy_run:execute")
+    data = {"sleep": sleep}
+    run(recipe, nodes, data, out, workers=workers, execute="toy_run:execute", ray=ray)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), *sys.argv[4:])

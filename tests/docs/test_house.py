@@ -27,7 +27,7 @@ def test_import_arrows_point_down():
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("extra", ["", "test", "check", "docs"])
+@pytest.mark.parametrize("extra", ["", "ray", "test", "check", "docs"])
 def test_everything_that_is_installed_is_pinned(extra):
     wanted = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]
     pinned = {name_of(name) for name in PINS}

@@ -30,15 +30,23 @@ def make_plan(recipe: Recipe) -> tuple[TaskData, list[Node]]:
 
 
 def run_recipe(
-    recipe: Recipe, out: Path, *, workers: int = 1, progress: Progress | None = None
-) -> dict[str, Any]:
+    recipe: Recipe, out: Path, *, workers: int = 1, ray: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Run a recipe, or go on with it, and return the content of its ``results.json``.
+
+    Args:
+        recipe: fully resolved.
+        out: the run folder.
+        workers: processes, or CPUs of a local Ray cluster.
+        ray: as ``engine.run.run`` takes it.
+        progress: called on every change.
 
     Raises:
         PeftlabError: the codes of loading, planning and running.
     """
     data, nodes = make_plan(recipe)
-    run(recipe, nodes, data, out, workers=workers, progress=progress)
+    run(recipe, nodes, data, out, workers=workers, ray=ray, progress=progress)
     return read_results(out)
 
 

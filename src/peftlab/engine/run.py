@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +23,7 @@ from peftlab.core.errors import ConfigError, ResourceLimit, RunFailed
 from peftlab.core.types import TaskData
 from peftlab.engine.collect import collect
 from peftlab.engine.recipe import Experiment
-from peftlab.engine.worker import Heartbeat, Job, main, resolve, work
+from peftlab.engine.worker import Heartbeat, Job, main, one_thread_each, resolve, work
 from peftlab.io.files import clean_leftovers, disk_errors, dump_json
 from peftlab.io.process import identity
 from peftlab.io.store import Node, Store
@@ -97,23 +96,9 @@ def _sigterm_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Give processes started in the block one computing thread each: faster, and repeatable."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
-
-
 def _start(job: Job) -> SpawnProcess:
     process = multiprocessing.get_context("spawn").Process(target=main, args=(job,), daemon=True)
-    with _one_thread():
+    with one_thread_each():
         process.start()
     return process
 
@@ -158,6 +143,17 @@ def _supervise(store: Store, job: Job, workers: int, report: _Reporter) -> None:
         report(store)
     finally:
         _stop(pool)
+
+
+def _on_ray(
+    store: Store, job: Job, owner: str, address: str, workers: int, report: _Reporter
+) -> None:
+    """Let a Ray cluster do the work."""
+    from peftlab.engine.on_ray import cluster, work_on_ray
+
+    # Ray turns SIGTERM into an exit when it connects; inside it is an interrupt again
+    with cluster(address, workers), _sigterm_as_interrupt():
+        work_on_ray(store, job, owner, report)
 
 
 def _data_facts(data: object) -> dict[str, Any]:
@@ -247,6 +243,7 @@ def run(
     execute: str = EXECUTE,
     gather: Callable[[Path, Any], object] = collect,
     growing: bool = False,
+    ray: str | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Run a plan, or go on with it; at the end ``results.json`` is written (by ``gather``).
@@ -265,12 +262,17 @@ def run(
         gather: called with the run folder and the recipe when all nodes are settled.
         growing: let the recipe differ from the one that the folder was started with; what both
             plans have in common is not done again.
+        ray: run on Ray instead of worker processes: ``local`` for a cluster of ``workers`` CPUs
+            that is started here and ended afterwards, ``auto`` or ``HOST:PORT`` for one that this
+            machine belongs to. The run folder is the same, so either kind of run goes on with it.
         progress: called on every change.
 
     Raises:
-        ConfigError: ``RUN-OTHER``, ``RUN-BUSY``, ``RUN-EXECUTE``, ``FOLDER-EXISTS``.
+        ConfigError: ``RUN-OTHER``, ``RUN-BUSY``, ``RUN-EXECUTE``, ``FOLDER-EXISTS``;
+            ``RAY-ADDRESS``, ``RAY-EMPTY``, ``RAY-FOLDER``, ``RAY-DIFFERENT``.
+        BackendMissing: ``RAY-MISSING``.
         RunFailed: ``RUN-NODES`` lists what failed (all the rest is done and collected),
-            ``RUN-WORKERS``.
+            ``RUN-WORKERS``; ``RAY-LOOK``.
         ResourceLimit: ``DISK-FULL``.
         KeyboardInterrupt: Ctrl-C or SIGTERM; call again to go on.
     """
@@ -282,6 +284,10 @@ def run(
             fix="pass --workers 1 or more",
         )
     resolve(execute)
+    if ray is not None:
+        from peftlab.engine.on_ray import need_ray
+
+        need_ray()
     job = Job(Path(out).absolute(), recipe, data, execute)
     _check_folder(job.out)
     with disk_errors(job.out):
@@ -293,7 +299,9 @@ def run(
         try:
             _prepare(store, job, nodes, growing=growing)
             with _sigterm_as_interrupt(), Heartbeat(job.database, owner):
-                if workers == 1:
+                if ray is not None:
+                    _on_ray(store, job, owner, ray, workers, report)
+                elif workers == 1:
                     work(job, owner, report)
                 else:
                     _supervise(store, job, workers, report)

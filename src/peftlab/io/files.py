@@ -27,11 +27,13 @@ __all__ = [
     "clean_leftovers",
     "disk_errors",
     "dump_json",
+    "full_disk_errors",
     "new_folder",
     "parse_json",
     "read_json",
     "read_limited",
     "sha256_file",
+    "sync_tree",
     "write_atomic",
     "write_json",
 ]
@@ -98,7 +100,23 @@ def _sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def _sync_tree(folder: Path) -> None:
+@contextmanager
+def full_disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk, met anywhere in the block, into our error; others pass unchanged.
+
+    Raises:
+        ResourceLimit: ``DISK-FULL``.
+    """
+    try:
+        yield
+    except Exception as error:
+        if _is_full(error) and not isinstance(error, PeftlabError):
+            raise _full(path, error) from error
+        raise
+
+
+def sync_tree(folder: Path) -> None:
+    """Make the files of a folder durable; a file system in common then shows them to others."""
     for root, _, names in os.walk(folder):
         for name in names:
             path = Path(root, name)
@@ -346,14 +364,10 @@ def new_folder(target: Path, overwrite: bool = False) -> Iterator[Path]:  # noqa
         part = target.parent / _part_name()
         part.mkdir()
     try:
-        try:
+        with full_disk_errors(target):
             yield part
-        except Exception as error:
-            if _is_full(error) and not isinstance(error, PeftlabError):
-                raise _full(target, error) from error
-            raise
         with disk_errors(target):
-            _sync_tree(part)
+            sync_tree(part)
             _swap_in(part, target, overwrite=overwrite)
     except BaseException:
         _remove(part)

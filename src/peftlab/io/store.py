@@ -279,14 +279,32 @@ class Store(Database):
         with self._transaction():
             dead = self._dead_leases()
             for node, owner, attempts in dead:
-                self._log(node, "lost", owner)
-                if attempts < LOST_LIMIT:
-                    self._plan_again(node)
-                    continue
-                message = f"the worker was lost {attempts} times (killed, or out of memory?)"
-                error = {"type": "RunFailed", "code": "RUN-LOST", "message": message}
-                self._end_badly(node, "quarantined", error)
+                self._lost(node, owner, attempts)
             return [node for node, _, _ in dead]
+
+    def lose(self, lease: Lease) -> None:
+        """Record that what worked on a node is gone; planned again once, then in quarantine.
+
+        For an owner that hands its leases on to workers, and outlives them.
+
+        Raises:
+            RunFailed: ``LEASE-LOST``.
+        """
+        with self._transaction():
+            owner = self._check(lease)
+            (attempts,) = self._db.execute(
+                "SELECT attempts FROM nodes WHERE id = ?", (lease.node.id,)
+            ).fetchone()
+            self._lost(lease.node.id, owner, attempts)
+
+    def _lost(self, node: str, owner: str, attempts: int) -> None:
+        self._log(node, "lost", owner)
+        if attempts < LOST_LIMIT:
+            self._plan_again(node)
+            return
+        message = f"the worker was lost {attempts} times (killed, or out of memory?)"
+        error = {"type": "RunFailed", "code": "RUN-LOST", "message": message}
+        self._end_badly(node, "quarantined", error)
 
     def _dead_leases(self) -> list[tuple[str, str, int]]:
         limit = time.time() - HEARTBEAT_LIMIT

@@ -101,15 +101,17 @@ class StoreMachine(RuleBasedStateMachine):
         self.stale.append(lease)
 
     @precondition(lambda self: self.stale)
-    @rule(data=st.data(), works=st.booleans())
-    def late_worker_is_refused(self, data, works):
+    @rule(data=st.data(), what=st.sampled_from(["works", "fails", "lost"]))
+    def late_worker_is_refused(self, data, what):
         lease = data.draw(st.sampled_from(self.stale))
         published = []
         with pytest.raises(RunFailed, match="LEASE-LOST"):  # noqa: PT012
-            if works:
+            if what == "works":
                 self.db.finish(lease, {}, lambda: published.append(1))
-            else:
+            elif what == "fails":
                 self.db.fail(lease, ERROR)
+            else:
+                self.db.lose(lease)
         assert not published
 
     def lose(self):
@@ -118,14 +120,25 @@ class StoreMachine(RuleBasedStateMachine):
         self.stale += lost
         return {lease.node.id for lease in lost}
 
+    def retry_or_give_up(self, node):
+        again = self.attempts[node] < store.LOST_LIMIT
+        self.state[node] = "planned" if again else "quarantined"
+        self.block()
+
     @rule()
     def reclaim(self):
         lost = self.lose()
         assert set(self.db.reclaim_dead()) == lost
         for node in lost:
-            again = self.attempts[node] < store.LOST_LIMIT
-            self.state[node] = "planned" if again else "quarantined"
-        self.block()
+            self.retry_or_give_up(node)
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data())
+    def owner_loses_its_worker(self, data):
+        lease, _ = self.leases.pop(data.draw(st.integers(0, len(self.leases) - 1)))
+        self.db.lose(lease)
+        self.retry_or_give_up(lease.node.id)
+        self.stale.append(lease)
 
     @rule()
     def renew(self):

@@ -28,7 +28,7 @@ def find_recipe(recipe: str) -> Path:
 
 def run(
     recipe: str, out: Path | None, settings: Sequence[str], workers: int,
-    *, dry_run: bool, as_json: bool,
+    *, dry_run: bool, as_json: bool, ray: str | None = None,
 ) -> None:  # fmt: skip
     """Run a grid, or go on with it."""
     from peftlab.engine.recipe import load_recipe
@@ -38,7 +38,7 @@ def run(
     if dry_run:
         _print_plan(loaded, as_json=as_json)
         return
-    results = _run(loaded, target, workers)
+    results = _run(loaded, target, workers, ray)
     if as_json:
         out_json(results)
         return
@@ -65,13 +65,13 @@ def _print_plan(recipe: Any, *, as_json: bool) -> None:
     )
 
 
-def _run(recipe: Any, target: Path, workers: int) -> dict[str, Any]:
+def _run(recipe: Any, target: Path, workers: int, ray: str | None) -> dict[str, Any]:
     """Run, then write the report, also when some nodes failed."""
     from peftlab.engine.bench import RESULTS, read_results, run_recipe
 
     try:
         with bar(recipe.name) as tell:
-            return run_recipe(recipe, target, workers=workers, progress=tell)
+            return run_recipe(recipe, target, workers=workers, ray=ray, progress=tell)
     except PeftlabError as error:
         if error.code == "RUN-NODES":
             say(f"report of what was done: {target / 'report.html'}")

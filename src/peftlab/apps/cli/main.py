@@ -279,13 +279,23 @@ def bench_run(
         list[str], typer.Option("--set", help="KEY=VALUE over the recipe; repeat for more.")
     ] = [],  # noqa: B006
     workers: Workers = 2,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            help="Run on Ray: local (with --workers CPUs), or auto or HOST:PORT of a cluster that "
+            "this machine belongs to.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and what it may cost only.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Run a grid, or go on with it; writes results.json and report.html."""
     from peftlab.apps.cli import bench
 
-    bench.run(recipe, out, settings, workers, dry_run=dry_run, as_json=json)
+    bench.run(recipe, out, settings, workers, dry_run=dry_run, as_json=json, ray=ray)
 
 
 @bench_app.command("table")
