@@ -57,6 +57,14 @@ def events(out):
         return [what for _, what in store.events()]
 
 
+@needs_ray
+def test_no_cluster_is_a_clear_error(tmp_path):
+    for address in ("ray://127.0.0.1:1", "nonsense", "127.0.0.1:1", "127.0.0.1:99999"):
+        with pytest.raises(ConfigError) as caught:
+            go(tmp_path / "run", address)
+        assert caught.value.code == "RAY-ADDRESS"
+
+
 @pytest.fixture(scope="module")
 def machines():
     """Return a cluster of one machine; tests add others."""
@@ -67,6 +75,8 @@ def machines():
     patch.setenv("OMP_NUM_THREADS", "1")
     patch.setenv("RAY_AUTH_MODE", "disabled")  # a new machine must not ask for the user's token
     patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    # conftest takes this machine's own address for the network
+    patch.setattr(on_ray, "_answers", lambda _: True)
     made = Cluster(initialize_head=True, head_node_args=SMALL)
     yield made
     made.shutdown()
@@ -164,14 +174,6 @@ def test_a_local_cluster_comes_and_goes(calm, tmp_path):
     assert done.returncode == 0, done.stderr.decode()
     assert content(tmp_path / "run") == content(calm)
     assert not done.stderr
-
-
-@needs_ray
-def test_no_cluster_is_a_clear_error(tmp_path):
-    for address in ("ray://127.0.0.1:1", "nonsense"):
-        with pytest.raises(ConfigError) as caught:
-            go(tmp_path / "run", address)
-        assert caught.value.code == "RAY-ADDRESS"
 
 
 # -- what a machine says of itself, without a cluster --

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -36,6 +37,7 @@ from peftlab.models.load import fingerprint
 LOCAL = "local"
 POLL_SECONDS = 0.2  # ours: as often as a run without Ray looks at its workers
 SEEN_SECONDS = 10.0  # ours: network file systems show a new folder to others with such a delay
+CONNECT_SECONDS = 10.0  # ours
 LOOK_SECONDS = 300.0  # ours: a worker process may have to import torch over a network first
 GOODBYE_SECONDS = 5.0  # ours: for workers to stop before the folders that they fill are removed
 
@@ -88,6 +90,8 @@ def cluster(address: str, workers: int) -> Iterator[None]:
     try:
         if address.startswith("ray://"):
             raise ConnectionError("a client of Ray is no part of the cluster")  # noqa: TRY301
+        if not _answers(address):
+            raise ConnectionError("nothing answers there")  # noqa: TRY301  Ray would try for long
         own = {"num_cpus": workers, "include_dashboard": False} if address == LOCAL else {}
         with one_thread_each():
             ray.init(address, log_to_driver=False, logging_level="ERROR", **own)
@@ -103,6 +107,18 @@ def cluster(address: str, workers: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _answers(address: str) -> bool:
+    """Return whether something listens at ``HOST:PORT``; True for what is no such address."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        return True
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def work_on_ray(store: Store, job: Job, owner: str, changed: Callable[[Store], None]) -> None:
