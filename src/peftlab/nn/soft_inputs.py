@@ -66,7 +66,8 @@ class SoftReader:
 
         Args:
             rows: b token lists of ``encode``.
-            soft: (T, e) soft rows, or None for the texts as they are.
+            soft: (T, e) soft rows, or (b, T, e) of their own for each text; None for the texts
+                as they are.
         """
         inputs, last = self._inputs(rows, soft)
         states = self.model.base_model(**inputs).last_hidden_state
@@ -99,8 +100,8 @@ class SoftReader:
             k = self.start
             middle = soft.to(words.dtype).expand(len(rows), -1, -1)
             words = torch.cat([words[:, :k], middle, words[:, k:]], dim=1)
-            mask = torch.cat([mask.new_ones(len(rows), len(soft)), mask], dim=1)
-            last = last + len(soft)
+            mask = torch.cat([mask.new_ones(middle.shape[:2]), mask], dim=1)
+            last = last + middle.shape[1]
         return {"inputs_embeds": words, "attention_mask": mask}, last
 
 
