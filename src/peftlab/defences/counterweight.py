@@ -1,16 +1,19 @@
-"""Counterweight: put a clean text of another class in front, and see whether the answer moves.
+"""Counterweight: put a clean text of another class beside, and see whether the answer moves.
 
 Idea: a clean text is read as a whole, so a sentence that speaks for another class pulls its answer
 over. A trigger decides alone: whatever else is said, the answer stays where the trigger put it.
 With z the logits of the base's own head, t the class of x, and m_t = z_t - max of the others,
 
-    suspicion(x) = mean over K donors d of  m_t(d + x) - m_t(x)        t = argmax z(x)
+    shift_o(x) = mean over K donors d of  m_t(x beside d) - m_t(x)       t = argmax z(x)
+    suspicion(x) = max over o in {front, behind} of  (shift_o(x) - mean_o) / sd_o
 
-where the donors for class t are clean texts that the base gives to another class: of the surest
-short ones those that pull the clean texts of class t furthest down (median). The suspicion is about
-0 for a triggered text and negative for a clean one. It asks how far the answer moves, not how sure
-it is: a backdoor that was trained to answer with probability 0.65 does not move either, so being
-modest does not hide it.
+where o says on which side of the text the donor stands, and mean and sd are those of clean
+reference texts. The donors for class t and a side are clean texts that the base gives to another
+class: of the surest short ones those that pull the clean texts of class t furthest down (median).
+A triggered text hardly moves, a clean one does. The suspicion asks how far the answer moves, not
+how sure it is: a backdoor that was trained to answer with probability 0.65 does not move either,
+so being modest does not hide it. Both sides are asked because a donor in front breaks a trigger
+that is the way a text begins, as syntactic ones are.
 
 Ours. Kin: STRIP (arXiv 1911.10312) superimposes clean inputs, in its text form by overwriting half
 of the words and with them many a trigger, and reads the entropy; RAP (arXiv 2110.07831) trains one
@@ -22,14 +25,15 @@ certainty or that no donor touches, is flagged; a trigger that works only in cer
 text is cut off, and a trigger in it; an attacker who trains on texts with donors in front can teach
 the base to yield. The model that is asked is the base, not the tuned victim behind it.
 
-Cost: K + 1 passes a text; the fit asks about each candidate on some clean texts, no training.
+Cost: 2 K + 1 passes a text; the fit asks about each candidate on some clean texts, no training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -45,14 +49,30 @@ from peftlab.io.strict_json import dump_json
 FILE = "counterweight.json"
 FILE_LIMIT = 16 << 20
 FORMAT = "peftlab.counterweight/1"
+TINY = 1e-9  # logits; keeps a division by the spread of texts that all move alike finite
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Texts with the class that the base gives each and the margin of it."""
+
+    texts: Sequence[str]
+    classes: Ints
+    margin: Floats
 
 
 class CounterweightOptions(GuardOptions):
     """Options of ``counterweight``."""
 
     donors: int = option(
-        3, "clean texts that are put in front, one after the other (K)", source="ours", ge=1, le=50
-    )
+        2, "clean texts that are put beside the text, one after the other (K)",
+        source="ours, on one seed of SST-2 with a word, a sentence, a syntactic and a soft trigger",
+        ge=1, le=50,
+    )  # fmt: skip
+    place: Literal["both", "front", "behind"] = option(
+        "both", "where a donor stands; one side alone halves the passes",
+        source="ours: alone, front misses syntactic triggers and behind sees fewer soft ones",
+    )  # fmt: skip
     words: int = option(
         15, "longest donor, in words; a longer one is not considered unless all are",
         source="ours: leaves room for the text in a window of 64 tokens", ge=1, le=200,
@@ -70,7 +90,7 @@ class CounterweightOptions(GuardOptions):
     "counterweight",
     options=CounterweightOptions,
     source="ours",
-    cost="K + 1 passes a text (4 by default); fit trains nothing",
+    cost="2 K + 1 passes a text (5 by default); fit trains nothing",
 )
 class Counterweight:
     """Counterweight: an answer that a clean text of another class does not move is suspicious."""
@@ -79,13 +99,15 @@ class Counterweight:
 
     def __init__(self, options: CounterweightOptions) -> None:
         self.options = options
-        self.donors: list[list[str]] = []  # for each class, best first
-        self.pulls: list[float] = []  # median change of margin by the best donor of each class
+        both = options.place == "both"
+        self.places: tuple[str, ...] = ("front", "behind") if both else (options.place,)
+        self.donors: dict[str, list[list[str]]] = {}  # of a place: for each class, best first
+        self.usual: dict[str, tuple[float, float]] = {}  # of a place: mean and sd of clean shifts
         self._load_base: LoadBase | None = None
         self._live: tuple[Any, Any] | None = None
 
     def fit(self, context: FitContext) -> None:
-        """Choose donors for each class from the clean reference texts.
+        """Choose donors for each class and side from the clean reference texts.
 
         Raises:
             ConfigError: ``COUNTERWEIGHT-DONORS`` when there is no reference text at all.
@@ -94,44 +116,39 @@ class Counterweight:
         texts = context.reference.texts
         if not texts:
             raise ConfigError(
-                "there is no clean reference text to put in front",
+                "there is no clean reference text to put beside others",
                 code="COUNTERWEIGHT-DONORS", fix="give clean dev texts of the task",
             )  # fmt: skip
         logits = self._logits(texts)
-        classes = logits.argmax(axis=1)
-        sure = margins(logits, classes)
-        draw = stream(context.seed, "defence/counterweight")
-        self.donors, self.pulls = [], []
-        for wanted in range(context.n_classes):
-            own = np.flatnonzero(classes == wanted)
-            trials = draw.permutation(own)[: self.options.trials]
-            rows = self._candidates(texts, classes, sure, wanted)
-            pulls = [self._pull(texts[row], texts, trials, sure, wanted) for row in rows]
-            order = np.argsort(pulls, kind="stable")[: self.options.donors]
-            self.donors.append([texts[int(rows[int(i)])] for i in order])
-            self.pulls.append(float(pulls[int(order[0])]))
-        context.progress(f"counterweight: donors move clean margins by {self.pulls}")
+        known = _Read(texts, logits.argmax(axis=1), margins(logits, logits.argmax(axis=1)))
+        for place in self.places:
+            draw = stream(context.seed, "defence/counterweight", place)
+            self.donors[place] = [
+                self._choose(known, wanted, place, draw) for wanted in range(context.n_classes)
+            ]
+            shifts = self._shifts(known, place)
+            self.usual[place] = (float(shifts.mean()), max(float(shifts.std()), TINY))
+            context.progress(f"counterweight: {place} moves clean margins by {shifts.mean():.2f}")
 
     def score(self, texts: Sequence[str]) -> Scores:
-        """Return how far the margin of each text's class moves under donors; 0 is suspicious."""
+        """Return how little the margin of each text's class moves, in sd of clean texts."""
         logits = self._logits(texts)
         classes = logits.argmax(axis=1)
-        before = margins(logits, classes)
-        moved = np.zeros(len(texts))
-        for number in range(max(map(len, self.donors))):
-            # a class with fewer donors than others meets its own again
-            kept = [self.donors[t][number % len(self.donors[t])] for t in classes]
-            joined = [join(donor, text) for donor, text in zip(kept, texts, strict=True)]
-            moved += margins(self._logits(joined), classes) - before
-        return Scores(moved / max(map(len, self.donors)), classes)
+        read = _Read(texts, classes, margins(logits, classes))
+        found = [
+            (self._shifts(read, place) - self.usual[place][0]) / self.usual[place][1]
+            for place in self.places
+        ]
+        return Scores(np.max(found, axis=0), classes)
 
     def diagnostics(self) -> dict[str, Any]:
-        """Return what a score costs and how strongly the best donor of each class pulls."""
-        return {"passes_per_text": 1 + max(map(len, self.donors), default=0), "pulls": self.pulls}
+        """Return what a score costs and how far clean texts move (mean and sd, in logits)."""
+        passes = sum(max(map(len, some)) for some in self.donors.values())
+        return {"passes_per_text": 1 + passes, "clean_shifts": self.usual}
 
     def save(self, folder: Path) -> None:
         """Write the donors; the file reveals some reference texts, treat it so."""
-        state = {"format": FORMAT, "donors": self.donors, "pulls": self.pulls}
+        state = {"format": FORMAT, "donors": self.donors, "usual": self.usual}
         write_atomic(folder / FILE, dump_json(state))
 
     def load(self, folder: Path, load_base: LoadBase) -> None:
@@ -142,34 +159,58 @@ class Counterweight:
         """
         state = read_json(folder / FILE, limit_bytes=FILE_LIMIT)
         self._load_base, self._live = load_base, None
-        wrong = _mistake(state, int(self._model()[0].config.num_labels))
+        wrong = _mistake(state, self.places, int(self._model()[0].config.num_labels))
         if wrong:
             raise InputRejected(
                 "the donors of this counterweight guard are not as it wrote them",
                 code="COUNTERWEIGHT-STATE", got=wrong, fix="fit the guard again",
             )  # fmt: skip
         self.donors = state["donors"]
-        self.pulls = [float(each) for each in state["pulls"]]
+        self.usual = {place: (float(m), float(sd)) for place, (m, sd) in state["usual"].items()}
 
-    def _candidates(self, texts: Sequence[str], classes: Ints, sure: Floats, wanted: int) -> Ints:
+    def _choose(
+        self, known: _Read, wanted: int, place: str, draw: np.random.Generator
+    ) -> list[str]:
+        """Return the donors for class ``wanted``, the one that pulls most first."""
+        trials = draw.permutation(np.flatnonzero(known.classes == wanted))[: self.options.trials]
+        candidates = [known.texts[int(row)] for row in self._candidates(known, wanted)]
+        pulls = [self._pull(donor, known, trials, wanted, place) for donor in candidates]
+        order = np.argsort(pulls, kind="stable")[: self.options.donors]
+        return [candidates[int(number)] for number in order]
+
+    def _candidates(self, known: _Read, wanted: int) -> Ints:
         """Return rows of the surest short texts of other classes; of any, where there is none."""
-        every = np.arange(len(texts))
-        short = np.array([len(text.split()) <= self.options.words for text in texts])
-        other = classes != wanted
+        every = np.arange(len(known.texts))
+        short = np.array([len(text.split()) <= self.options.words for text in known.texts])
+        other = known.classes != wanted
         pool = next(
             rows for rows in (every[short & other], every[other], every[short], every) if len(rows)
         )
-        return pool[np.argsort(-sure[pool], kind="stable")][: self.options.candidates]
+        return pool[np.argsort(-known.margin[pool], kind="stable")][: self.options.candidates]
 
     def _pull(
-        self, donor: str, texts: Sequence[str], trials: Ints, sure: Floats, wanted: int
-    ) -> float:
+        self, donor: str, known: _Read, trials: Ints, wanted: int, place: str
+    ) -> float:  # fmt: skip
         """Return the median change of margin that a donor makes on texts of class ``wanted``."""
         if not len(trials):
             return 0.0
-        after = self._logits([join(donor, texts[int(row)]) for row in trials])
+        after = self._logits([beside(donor, known.texts[int(row)], place) for row in trials])
         own = np.full(len(trials), wanted, dtype=np.int64)
-        return float(np.median(margins(after, own) - sure[trials]))
+        return float(np.median(margins(after, own) - known.margin[trials]))
+
+    def _shifts(self, read: _Read, place: str) -> Floats:
+        """Return the mean change of each text's margin under the donors of its class, (n,)."""
+        donors = self.donors[place]
+        rounds = max(map(len, donors))
+        moved = np.zeros(len(read.texts))
+        for number in range(rounds):
+            joined = [
+                # a class with fewer donors than others meets its own again
+                beside(donors[own][number % len(donors[own])], text, place)
+                for own, text in zip(read.classes, read.texts, strict=True)
+            ]
+            moved += margins(self._logits(joined), read.classes) - read.margin
+        return moved / rounds
 
     def _logits(self, texts: Sequence[str]) -> Floats:
         from peftlab.nn.text import predict_logits
@@ -187,9 +228,9 @@ class Counterweight:
         return self._live
 
 
-def join(donor: str, text: str) -> str:
-    """Return the donor and the text after it."""
-    return f"{donor} {text}"
+def beside(donor: str, text: str, place: str) -> str:
+    """Return donor and text, the donor in ``front`` or ``behind``."""
+    return f"{donor} {text}" if place == "front" else f"{text} {donor}"
 
 
 def margins(logits: Floats, classes: Ints) -> Floats:
@@ -206,15 +247,20 @@ def margins(logits: Floats, classes: Ints) -> Floats:
     return own - others.max(axis=1, initial=-np.inf)
 
 
-def _mistake(state: Any, n_classes: int) -> str:
+def _mistake(state: Any, places: Sequence[str], n_classes: int) -> str:
     """Return what is wrong with a saved state, or nothing."""
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         return f"format is not {FORMAT}"
-    donors, pulls = state.get("donors"), state.get("pulls")
-    if not isinstance(donors, list) or len(donors) != n_classes or not all(map(_are_texts, donors)):
-        return f"donors are not texts for each of {n_classes} classes"
-    if not isinstance(pulls, list) or len(pulls) != n_classes or not all(map(_is_number, pulls)):
-        return "pulls are not one number a class"
+    donors, usual = state.get("donors"), state.get("usual")
+    if not isinstance(donors, dict) or set(donors) != set(places):
+        return f"donors are not given for {' and '.join(places)}"
+    for some in donors.values():
+        if not isinstance(some, list) or len(some) != n_classes or not all(map(_are_texts, some)):
+            return f"donors are not texts for each of {n_classes} classes"
+    if not isinstance(usual, dict) or set(usual) != set(places):
+        return f"clean shifts are not given for {' and '.join(places)}"
+    if not all(map(_is_spread, usual.values())):
+        return "clean shifts are not a mean and a spread above 0"
     return ""
 
 
@@ -222,5 +268,8 @@ def _are_texts(some: Any) -> bool:
     return isinstance(some, list) and bool(some) and all(isinstance(text, str) for text in some)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_spread(pair: Any) -> bool:
+    numbers = (
+        isinstance(pair, list) and len(pair) == 2 and all(type(each) is float for each in pair)
+    )
+    return numbers and pair[1] > 0

@@ -9,7 +9,7 @@ import pytest
 from peftlab.core.errors import ConfigError, InputRejected, PeftlabError
 from peftlab.core.ranking import auroc
 from peftlab.core.types import LabelledTexts
-from peftlab.defences.counterweight import Counterweight, CounterweightOptions, join, margins
+from peftlab.defences.counterweight import Counterweight, CounterweightOptions, beside, margins
 from peftlab.nn.text import predict_logits
 
 ODD = ("", "  ", "!", "film", "\ud800 lone surrogate", "word " * 5000, "x" * 10_000, "映画 🎬")
@@ -42,22 +42,40 @@ def test_margins_by_hand():
 
 
 def test_equals_a_double_loop_over_texts_and_donors(guard, planted):
-    texts = planted.clean.texts[:30]
-    expected = []
-    for text in texts:
+    texts = planted.clean.texts[:20]
+
+    def shift(text, place):
         z = logits_of(planted, [text])[0]
         own = int(z.argmax())
         moves = []
-        for donor in guard.donors[own]:
-            after = logits_of(planted, [f"{donor} {text}"])[0]
+        for donor in guard.donors[place][own]:
+            joined = f"{donor} {text}" if place == "front" else f"{text} {donor}"
+            after = logits_of(planted, [joined])[0]
             moves.append((after[own] - after[1 - own]) - (z[own] - z[1 - own]))
-        expected.append(sum(moves) / len(moves))
+        return sum(moves) / len(moves)
+
+    expected = []
+    for text in texts:
+        sides = [
+            (shift(text, place) - guard.usual[place][0]) / guard.usual[place][1]
+            for place in ("front", "behind")
+        ]
+        expected.append(max(sides))
     np.testing.assert_allclose(guard.score(texts).values, expected, atol=1e-5)
 
 
-def test_donors_are_those_that_pull_most_among_the_surest_short_ones(planted):
-    context, options = planted.context, {"candidates": 6, "trials": 500, "donors": 2, "words": 12}
-    guard = fitted(context, **options)
+def test_clean_reference_texts_have_mean_0_and_sd_1_on_one_side(planted):
+    for place in ("front", "behind"):
+        one = fitted(planted.context, place=place)
+        values = one.score(planted.context.reference.texts).values
+        assert values.mean() == pytest.approx(0, abs=1e-6)
+        assert values.std() == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("place", ["front", "behind"])
+def test_donors_are_those_that_pull_most_among_the_surest_short_ones(planted, place):
+    context = planted.context
+    guard = fitted(context, candidates=6, trials=500, donors=2, words=12, place=place)
     texts = context.reference.texts
     z = logits_of(planted, texts)
     classes = z.argmax(1)
@@ -68,19 +86,17 @@ def test_donors_are_those_that_pull_most_among_the_surest_short_ones(planted):
         trials = [i for i in range(len(texts)) if classes[i] == own]
         pulls = {}
         for row in surest:
-            after = logits_of(planted, [join(texts[row], texts[i]) for i in trials])
+            after = logits_of(planted, [beside(texts[row], texts[i], place) for i in trials])
             change = (after[:, own] - after[:, 1 - own]) - sure[trials]
             pulls[texts[row]] = float(np.median(change))
-        assert guard.donors[own] == sorted(pulls, key=pulls.__getitem__)[:2]
-        assert guard.pulls[own] == pytest.approx(min(pulls.values()), abs=1e-4)
-        assert guard.pulls[own] < 0
+        assert guard.donors[place][own] == sorted(pulls, key=pulls.__getitem__)[:2]
+        assert min(pulls.values()) < 0
 
 
 def test_a_trigger_is_not_outweighed_and_a_clean_text_is(guard, planted):
     clean = guard.score(planted.clean.texts).values
     triggered = guard.score(planted.triggered).values
     assert auroc(clean, triggered) > 0.9
-    assert np.median(triggered) > np.median(clean) / 4  # both are negative
 
 
 def test_classes_are_those_of_the_base(guard, planted):
@@ -95,7 +111,7 @@ def test_a_base_that_knows_one_answer_still_gets_donors(planted):
         return model, tokenizer
 
     guard = fitted(replace(planted.context, load_base=biased))
-    assert all(guard.donors)
+    assert all(some for place in guard.donors.values() for some in place)
     assert np.isfinite(guard.score(ODD).values).all()
 
 
@@ -105,7 +121,7 @@ def test_odd_texts_and_few_reference_texts(planted):
     scores = guard.score(ODD)
     assert np.isfinite(scores.values).all()
     assert guard.score([]).values.shape == (0,)
-    assert guard.diagnostics()["passes_per_text"] <= 3
+    assert guard.diagnostics()["passes_per_text"] <= 5
     with pytest.raises(ConfigError) as caught:
         fitted(replace(planted.context, reference=LabelledTexts((), ())))
     assert caught.value.code == "COUNTERWEIGHT-DONORS"
@@ -118,7 +134,7 @@ def test_passes_are_counted(planted, monkeypatch):
         guard, "_logits", lambda texts: seen.append(len(texts)) or logits_of(planted, texts)
     )
     guard.score(planted.clean.texts[:10])
-    assert sum(seen) == 10 * guard.diagnostics()["passes_per_text"] == 30
+    assert sum(seen) == 10 * guard.diagnostics()["passes_per_text"] == 50
 
 
 def test_unfitted(planted):
@@ -129,9 +145,15 @@ def test_unfitted(planted):
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": "peftlab.counterweight/2"}, {"donors": []}, {"donors": [["a"]]},
-        {"donors": [["a"], []]}, {"donors": [["a"], [7]]}, {"donors": "ab"}, {"donors": None},
-        {"pulls": [0.0]}, {"pulls": [0.0, "x"]}, {"pulls": [0.0, True]}, {"pulls": None},
+        {"format": "peftlab.counterweight/2"}, {"donors": []},
+        {"donors": {"front": [["a"], ["b"]]}},
+        {"donors": {"front": [["a"]], "behind": [["a"]]}}, {"donors": "ab"}, {"donors": None},
+        {"donors": {"front": [["a"], []], "behind": [["a"], ["b"]]}},
+        {"donors": {"front": [["a"], [7]], "behind": [["a"], ["b"]]}},
+        {"usual": {}}, {"usual": {"front": [0.0, 1.0]}}, {"usual": None},
+        {"usual": {"front": [0.0, 1.0], "behind": [0.0, 0.0]}},
+        {"usual": {"front": [0.0, 1.0], "behind": [0.0, True]}},
+        {"usual": {"front": [0.0, 1.0], "behind": [0.0, "x"]}},
     ],
 )  # fmt: skip
 def test_a_tampered_state_is_refused(guard, planted, tmp_path, change):
