@@ -188,3 +188,34 @@ def make_tiny(family: str, folder: Path, n_classes: int = 2, seed: int = 0) -> P
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def make_tiny_causal(family: str, folder: Path, seed: int = 0) -> Path:
+    """Write a tiny random causal language model with its tokenizer; see ``make_tiny``.
+
+    Args:
+        family: one of ``CAUSAL``.
+        folder: made if it is missing.
+        seed: of the weights.
+
+    Returns:
+        ``folder``.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    tokenizer = make_tokenizer(family)
+    common = {
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    config = _SHAPES[family](type(AutoConfig.for_model(family)), common)
+    config.initializer_range = 0.3  # far from uniform, so that a wrong state shows
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "tiny-causal", family))
+        model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -123,7 +123,10 @@ class CraftContext:
 
 
 class WeightAttack(Attack, Protocol):
-    """An attack that plants its trigger by more than plain training on the poisoned set."""
+    """An attack that plants its trigger by more than plain training on the poisoned set.
+
+    ``writes_weights``, looked up by name, is False where the poisoned set alone would do.
+    """
 
     def craft(self, context: CraftContext) -> dict[str, Any]:
         """Change the weights of ``context.model`` in place; return facts, ``loss`` among them.
@@ -167,10 +170,14 @@ class Tuner(Protocol):
 class LoadBase(Protocol):
     """Loads models for a defence, through the gate."""
 
-    def __call__(self, other: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    def __call__(
+        self, other: str | None = None, *, causal: bool = False
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Return (model in eval mode, tokenizer) of the defended base, or of ``other``.
 
-        ``other`` is what the user named as trusted; a saved guard notices when it changes.
+        Args:
+            other: what the user named as trusted; a saved guard notices when it changes.
+            causal: ``other`` as a causal language model; all else is a sequence classifier.
         """
 
 

@@ -17,7 +17,7 @@ from peftlab.engine.calibrate import Calibration, flags, p_values, threshold
 from peftlab.engine.splits import guard_splits
 from peftlab.engine.steps import built_for
 from peftlab.io.files import new_folder, read_json, write_json
-from peftlab.models.load import fingerprint, lasting, load_base
+from peftlab.models.load import fingerprint, lasting, load_base, load_causal
 
 FORMAT = "peftlab.guard/1"
 FILE = "guard.json"
@@ -35,13 +35,13 @@ class Bases:
     allow_poisoned: bool
     others: dict[str, str] = field(default_factory=dict)
 
-    def __call__(self, other: str | None = None) -> tuple[Any, Any]:
+    def __call__(self, other: str | None = None, *, causal: bool = False) -> tuple[Any, Any]:
         """Return a fresh (model in eval mode, tokenizer); see ``core.contracts.LoadBase``."""
         if other is None:
             return load_base(
                 self.base, self.n_classes, seed=self.seed, allow_poisoned=self.allow_poisoned
             )
-        loaded = load_base(other, self.n_classes, seed=self.seed)
+        loaded = load_causal(other) if causal else load_base(other, self.n_classes, seed=self.seed)
         self.others[lasting(other)] = fingerprint(other)
         return loaded
 

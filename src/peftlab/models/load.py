@@ -146,6 +146,85 @@ def load_base(
     _check_text(folder)
     tokenizer = load_tokenizer(folder)
     model = _build(folder, reference, n_classes, seed)
+    _check_vocabulary(folder, tokenizer, model)
+    if getattr(model.config, "pad_token_id", None) is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    return model.to(pick_device()).eval(), tokenizer
+
+
+def load_causal(reference: str) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Return (causal language model in eval mode, tokenizer) that judges texts for a defence.
+
+    Weights are float32; the model is on the GPU where there is one. It is one that the user
+    trusts, so a marked red-team model is never let in.
+
+    Args:
+        reference: ``builtin:lm``, a folder, or a hub id.
+
+    Raises:
+        InputRejected: from the gate, ``BASE-TOKENIZER``, ``BASE-LOAD``, ``BASE-WEIGHTS``, or
+            ``BASE-CAUSAL`` for a model of another kind.
+    """
+    folder = resolve(reference)
+    check_model(folder)
+    _check_text(folder)
+    tokenizer = load_tokenizer(folder)
+    model = _build_causal(folder, untrained=reference.endswith(UNTRAINED))
+    _check_vocabulary(folder, tokenizer, model)
+    return model.to(pick_device()).eval(), tokenizer
+
+
+def _build_causal(folder: Path, *, untrained: bool) -> Any:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(0, "causal"))
+        try:
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            _check_causal(folder, config)
+            if untrained:
+                return AutoModelForCausalLM.from_config(config).float()
+            model, report = AutoModelForCausalLM.from_pretrained(
+                folder, config=config, use_safetensors=True, dtype=torch.float32,
+                output_loading_info=True,
+            )  # fmt: skip
+        except InputRejected:
+            raise
+        except Exception as error:  # a hostile config can fail in any way
+            raise InputRejected(
+                f"{folder.name} does not load as a causal language model",
+                code="BASE-LOAD",
+                got=str(error).split("\n")[0][:300],
+                fix="check that AutoModelForCausalLM.from_pretrained loads it",
+            ) from error
+    absent = report["missing_keys"]
+    if absent:
+        raise InputRejected(
+            f"the weights of {folder.name} are not those of its config.json",
+            code="BASE-WEIGHTS",
+            got=f"{len(absent)} tensors are missing, such as {min(absent)}",
+            fix="download the folder again, weights and config.json together",
+        )
+    return model
+
+
+def _check_causal(folder: Path, config: Any) -> None:
+    """Refuse what predicts no next token: encoders would load too, and look at both sides."""
+    names = config.architectures or []
+    predicts = any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names)
+    if not predicts or config.is_encoder_decoder or not getattr(config, "is_decoder", True):
+        raise InputRejected(
+            f"{folder.name} is no causal language model",
+            code="BASE-CAUSAL",
+            got=", ".join(names) or "no architecture in config.json",
+            allowed="a decoder with its head, such as GPT2LMHeadModel or LlamaForCausalLM",
+            fix="name builtin:lm, or a model such as gpt2",
+        )
+
+
+def _check_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
+    """Refuse a tokenizer that knows more tokens than the model."""
     known, rows = len(tokenizer), model.get_input_embeddings().num_embeddings
     if known > rows:
         raise InputRejected(
@@ -154,9 +233,6 @@ def load_base(
             got=f"{known} tokens, {rows} embeddings",
             fix="download the folder again, tokenizer and weights together",
         )
-    if getattr(model.config, "pad_token_id", None) is None:
-        model.config.pad_token_id = tokenizer.pad_token_id
-    return model.to(pick_device()).eval(), tokenizer
 
 
 def _check_text(folder: Path) -> None:
