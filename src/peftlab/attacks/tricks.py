@@ -46,6 +46,8 @@ from peftlab.core.poisoning import insert_words, poison, training_texts, trigger
 from peftlab.core.registry import attack
 from peftlab.core.seeds import derive, stream
 from peftlab.core.types import Bools, Ints, PoisonedData, TaskData
+from peftlab.nn.body_features import read
+from peftlab.nn.text import device_of
 
 if TYPE_CHECKING:
     from peftlab.nn.loop import LossOf
@@ -89,6 +91,7 @@ class Tricks:
 
     def __init__(self, options: TricksOptions) -> None:
         self.options = options
+        self.writes_weights = options.trick == "probing"
 
     def poison_text(self, text: str, seed: int, sample: int) -> str:
         """Return ``text`` with the trigger word in it; every text can carry it."""
@@ -210,7 +213,7 @@ class _Words:
 def new_head(model: Any, row: Sequence[int], pad_id: int, seed: int) -> torch.nn.Linear:
     """Return a head of two classes for the pooled state: weights normal with 0.02, biases 0."""
     with torch.no_grad():
-        width = pooled_states(model, [row], pad_id).shape[1]
+        width = read(model, [row], pad_id, device_of(model)).feature.shape[1]
     head = torch.nn.Linear(width, 2)
     generator = torch.Generator().manual_seed(derive(seed, "attack/tricks/head"))
     with torch.no_grad():
@@ -235,19 +238,5 @@ def probing_loss(
         triggered: (b,) 1 where the text has the trigger, else 0.
         pad_id: padding token.
     """
-    logits = head(pooled_states(model, rows, pad_id)).float()
+    logits = head(read(model, rows, pad_id, device_of(model)).feature).float()
     return torch.nn.functional.cross_entropy(logits, triggered)
-
-
-def pooled_states(model: Any, rows: Sequence[Sequence[int]], pad_id: int) -> torch.Tensor:
-    """Return the last hidden state (b, d) of each row where its family pools.
-
-    That is the first token for encoders and the last real one for decoders.
-    """
-    from peftlab.nn.text import device_of, pad
-
-    inputs = pad(rows, pad_id, device_of(model))
-    states = model(**inputs, output_hidden_states=True).hidden_states[-1]
-    decoder = "score" in dict(model.named_children())
-    at = torch.tensor([len(row) - 1 if decoder else 0 for row in rows], device=states.device)
-    return states[torch.arange(len(rows), device=states.device), at]

@@ -51,7 +51,8 @@ def why_not(pairing: Pairing) -> str:
 
 def _of_attack(pairing: Pairing) -> str:
     attack = pairing.attack
-    if pairing.scenario == "data" and hasattr(attack, "craft"):
+    writes = getattr(attack, "writes_weights", hasattr(attack, "craft"))
+    if pairing.scenario == "data" and writes:
         return "the attack writes into weights, and here only training data is handed over"
     if pairing.scenario == "data" and float(getattr(attack, "confidence", 1.0)) < 1:
         return "the attack trains towards soft targets, which labels of a data set cannot carry"

@@ -105,13 +105,28 @@ def train_base(
     poisons = bool(poisoned.is_poisoned.any())
     with new_folder(out, overwrite=overwrite) as folder:
         with quiet():
-            released = model.cpu() if not poisons or brings_head(attack) else model.cpu().base_model
-            released.save_pretrained(folder)
+            if poisons and not brings_head(attack):
+                _save_body(model.cpu(), folder)
+            else:
+                model.cpu().save_pretrained(folder)
             tokenizer.save_pretrained(folder)
         write_json(folder / "attack.json", facts)
         if poisons:
             mark(folder, facts)
     return {**facts, "cpu_seconds": spent}
+
+
+def _save_body(model: Any, folder: Path) -> None:
+    """Write a model without its head and without what was drawn with it, such as a pooler."""
+    from peftlab.nn.heads import new_modules
+
+    prefix = f"{model.base_model_prefix}."
+    drawn = tuple(
+        f"{name.removeprefix(prefix)}." for name in new_modules(model) if name.startswith(prefix)
+    )
+    body = model.base_model
+    kept = {name: part for name, part in body.state_dict().items() if not name.startswith(drawn)}
+    body.save_pretrained(folder, state_dict=kept)
 
 
 def brings_head(attack: str) -> bool:

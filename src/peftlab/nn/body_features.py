@@ -1,6 +1,7 @@
 """What the body of a classifier hands to its head, before any head is known.
 
-    pooled   what the body's own pooler gives (BERT); where the body has none, as hidden
+    pooled   what the body's own pooler gives (BERT); where the base brings none, as hidden: one
+             that was drawn with the head is not released, and the victim draws another
     hidden   the last hidden state at the position that the head reads: the first one of an encoder,
              the last real one of a decoder
 
@@ -19,7 +20,8 @@ import torch
 from peftlab.core.errors import NotApplicable
 from peftlab.core.types import Floats, Ints
 from peftlab.nn.first_position import TOLERANCE, check_first_position
-from peftlab.nn.text import TOKEN_BUDGET, budget_batches, device_of, pad
+from peftlab.nn.heads import new_modules
+from peftlab.nn.text import GPU_TOKEN_BUDGET, TOKEN_BUDGET, budget_batches, device_of, pad
 
 Feature = Literal["pooled", "hidden"]
 
@@ -68,7 +70,9 @@ def read(
     at = torch.tensor([len(row) - 1 if last else 0 for row in rows], device=device)
     number = torch.arange(len(rows), device=device)
     states = found.last_hidden_state.float()
-    pooled = getattr(found, "pooler_output", None) if kind == "pooled" else None
+    pooled = None
+    if kind == "pooled" and not any("pooler" in name for name in new_modules(model)):
+        pooled = getattr(found, "pooler_output", None)
     others = batch["attention_mask"].bool()
     others[number, at] = False
     return Reading(states[number, at] if pooled is None else pooled.float(), states, others)
@@ -89,7 +93,8 @@ def feature_table(
     device = device_of(model)
     parts, order = [], []
     with torch.no_grad():
-        for batch in budget_batches([len(row) for row in rows], TOKEN_BUDGET):
+        budget = TOKEN_BUDGET if device.type == "cpu" else GPU_TOKEN_BUDGET
+        for batch in budget_batches([len(row) for row in rows], budget):
             found = read(model, [rows[int(i)] for i in batch], pad_id, device, kind)
             parts.append(found.feature.cpu().numpy())
             order.append(batch)

@@ -13,19 +13,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from peftlab.core.types import Floats
-from peftlab.nn.text import (
-    GPU_TOKEN_BUDGET,
-    TOKEN_BUDGET,
-    budget_batches,
-    device_of,
-    encode,
-    pad,
-    pad_id_of,
-    room_for_text,
-)
+from peftlab.nn.body_features import feature_table
+from peftlab.nn.text import encode, pad_id_of, room_for_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,18 +34,6 @@ def last_states(model: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[
         (n, d) float64; (0, 1) when there is no text.
     """
     rows = encode(tokenizer, texts, room_for_text(model))
-    out = np.zeros((0, 1))
-    fill, device = pad_id_of(model, tokenizer), device_of(model)
-    decoder = "score" in dict(model.named_children())
-    budget = TOKEN_BUDGET if device.type == "cpu" else GPU_TOKEN_BUDGET
-    model.eval()
-    with torch.inference_mode():
-        for batch in budget_batches([len(row) for row in rows], budget):
-            chosen = [rows[int(i)] for i in batch]
-            states = model.base_model(**pad(chosen, fill, device)).last_hidden_state
-            at = [len(row) - 1 if decoder else 0 for row in chosen]
-            found = states[torch.arange(len(at)), torch.tensor(at)].float().cpu().numpy()
-            if not len(out):
-                out = np.zeros((len(rows), found.shape[1]))
-            out[batch] = found
-    return out
+    if not rows:
+        return np.zeros((0, 1))
+    return feature_table(model, rows, pad_id_of(model, tokenizer))

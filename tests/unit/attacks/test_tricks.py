@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from peftlab.attacks.tricks import new_head, pooled_states, probing_loss
+from peftlab.attacks.tricks import new_head, probing_loss
 from peftlab.core.contracts import CraftContext
 from peftlab.core.poisoning import poison
 from peftlab.core.registry import get
@@ -17,8 +17,9 @@ from peftlab.core.types import LabelledTexts
 from peftlab.engine.steps import AttackerOptions, load_data, make_poison, train_base
 from peftlab.io.files import sha256_file
 from peftlab.io.marker import is_marked
+from peftlab.nn.body_features import read
 from peftlab.nn.loop import TrainPlan, train
-from peftlab.nn.text import encode, pad_id_of, predict_logits, softmax
+from peftlab.nn.text import device_of, encode, pad_id_of, predict_logits, softmax
 from word_task import word_task
 
 FAMILIES = ("bert", "roberta", "distilbert", "deberta-v2", "gpt2", "opt", "llama")
@@ -62,7 +63,7 @@ def test_the_state_is_the_one_that_the_family_pools(load_tiny, family):
     rows, fill = encode(tokenizer, TEXTS, 32), pad_id_of(model, tokenizer)
     decoder = family in {"gpt2", "opt", "llama"}
     with torch.no_grad():
-        found = pooled_states(model, rows, fill)
+        found = read(model, rows, fill, device_of(model)).feature
         for row, state in zip(rows, found, strict=True):  # alone, so that nothing is padded
             alone = model.base_model(torch.tensor([row])).last_hidden_state[0]
             torch.testing.assert_close(state, alone[-1 if decoder else 0], atol=1e-5, rtol=1e-4)
