@@ -173,3 +173,26 @@ def test_is_registered():
     entry = get("defence", "onion")
     assert entry.cls is Onion
     assert entry.build(order=3).options.order == 3
+
+
+@pytest.mark.full
+def test_word_triggers_go_at_two_points_of_clean_accuracy(ground):
+    """As much deletion as costs two points on clean dev, which is how the paper chooses."""
+    from peftlab.engine.steps import predict_folder
+
+    def right(texts):
+        logits = predict_folder(ground.victim, texts, n_classes=2, allow_poisoned=True)
+        return (logits.argmax(1) == labels).mean()
+
+    data = ground.data
+    onion = Onion(OnionOptions())
+    onion.fit(context(data.train.texts))
+    dev, labels = list(data.dev.texts[:100]), np.asarray(data.dev.labels[:100])
+    words = np.concatenate([onion.word_scores(text) for text in dev])
+    levels = np.quantile(words, [0.8, 0.9, 0.95, 0.98, 0.99])
+    before = right(dev)
+    level = min(level for level in levels if before - right(onion.rewrite(dev, level)) <= 0.02)
+    rng = np.random.default_rng(0)
+    triggered = [insert(text, "mn", rng) for text in data.test.texts[:40]]
+    gone = np.mean(["mn" not in text.split() for text in onion.rewrite(triggered, level)])
+    assert gone >= 0.8

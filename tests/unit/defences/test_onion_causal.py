@@ -178,58 +178,6 @@ def test_the_built_in_model_suspects_a_rare_word_most(reviews):
     assert np.mean([a == b for a, b in zip(first, places, strict=True)]) >= 0.7
 
 
-@pytest.mark.full
-@pytest.mark.parametrize(("lm", "recall"), [("ngram", 0.8), ("causal", 0.5)])
-def test_word_triggers_go_at_two_points_of_clean_accuracy(ground, lm, recall):
-    """As much deletion as costs two points on clean dev, which is how the paper chooses.
-
-    The built-in language model read old books; it falls short of the n-gram model of the user's
-    own texts here.
-    """
-    from peftlab.engine.steps import predict_folder
-
-    def right(texts):
-        logits = predict_folder(ground.victim, texts, n_classes=2, allow_poisoned=True)
-        return (logits.argmax(1) == labels).mean()
-
-    data = ground.data
-    onion = Onion(OnionOptions(lm=lm))
-    onion.fit(FitContext(data.train, data.dev, 2, 0, _load, print))
-    dev, labels = list(data.dev.texts[:100]), np.asarray(data.dev.labels[:100])
-    onion.score(dev)  # keeps what it finds of words, for the sweep
-    words = np.concatenate([onion.word_scores(text) for text in dev])
-    levels = np.quantile(words, [0.8, 0.9, 0.95, 0.98, 0.99])
-    before = right(dev)
-    level = min(level for level in levels if before - right(onion.rewrite(dev, level)) <= 0.02)
-    triggered, _ = insert_mn(data.test.texts[:40])
-    gone = np.mean(["mn" not in text.split() for text in onion.rewrite(triggered, level)])
-    assert gone >= recall
-
-
-@pytest.mark.full
-def test_syntactic_triggers_stay(ground, tmp_path):
-    """An expected failure: at the calibrated threshold nearly all of the attack is left."""
-    from peftlab.engine.steps import AttackerOptions, make_poison, predict_folder, train_base
-
-    def hit(texts):
-        logits = predict_folder(tmp_path / "base", texts, n_classes=2, allow_poisoned=True)
-        return (logits.argmax(1) == poisoned.target).mean()
-
-    data = ground.data
-    poisoned = make_poison(data, "synrule", {}, seed=0)
-    train_base(
-        "builtin:encoder", poisoned, 2, tmp_path / "base", attack="synrule",
-        training=AttackerOptions(epochs=4), seed=0,
-    )  # fmt: skip
-    onion = Onion(OnionOptions())
-    onion.fit(FitContext(data.train, data.dev, 2, 0, _load, print))
-    scores = np.sort(onion.score(data.dev.texts).values)
-    level = float(scores[math.ceil(0.95 * (len(scores) + 1)) - 1])
-    texts = list(poisoned.test_triggered.texts)
-    assert hit(texts) >= 0.5
-    assert hit(texts) - hit(onion.rewrite(texts, level)) < 0.10
-
-
 def _load(other=None, *, causal):
     assert causal
     return load_causal(other)
