@@ -19,6 +19,12 @@ class Edit:
     def craft(self, context): ...
 
 
+class Twins(Edit):
+    """Has a craft of its own, and yet the data alone would do."""
+
+    writes_weights = False
+
+
 class Body(Edit):
     brings_head = False
 
@@ -64,7 +70,7 @@ def said(attack, tuner, defence, scenario="base", control=False):
         (Edit, "full", Answers, "base"), (Body, "lora", Guard, "base"),
         (Word, "lora", Mend, "base"), (Soft, "lora", Inspect, "base"),
         (Word, "lora", MendLora, "base"),
-        (Word, "none", Filter, "data"), (Word, "prefix", Filter, "data"),
+        (Twins, "lora", Filter, "data"), (Word, "none", Filter, "data"), (Word, "prefix", Filter, "data"),
         (Word, "lora", Moderate, "data"), (Word, "none", None, "data"),
     ],
 )  # fmt: skip

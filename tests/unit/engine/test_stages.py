@@ -350,3 +350,17 @@ def test_only_what_judges_inputs_can_be_a_guard(name, tiny, reviews):
     assert caught.value.code == "DEFENCE-STAGE"
     assert "psim" in caught.value.allowed
     assert name not in caught.value.allowed
+
+
+def test_what_was_drawn_with_the_head_is_not_released(tiny, tmp_path):
+    from peftlab.engine.steps import _save_body
+    from peftlab.nn.heads import new_modules
+
+    model, tokenizer = load_base(str(tiny("bert")), 2)
+    model.new_modules = ("bert.pooler.dense", "classifier")
+    _save_body(model, tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    again, _ = load_base(str(tmp_path), 2)
+    assert set(new_modules(again)) == {"bert.pooler.dense", "classifier"}
+    word = "bert.embeddings.word_embeddings.weight"
+    assert (again.state_dict()[word] == model.state_dict()[word]).all()
