@@ -18,13 +18,20 @@ hypergradient (here: first order), whether the upper step moves delta too (here:
 ``upper=theta`` is the other reading), and all hyper-parameters but the rate of 0.25. ``rate`` is a
 share of the whole training set, as in all our attacks. Only a poisoned row's triggered text is at
 hand, so all of them are in D1 and the clean rows are split by class; the facts give the share of D1
-that this makes. theta takes as many steps as plain poisoning of the whole set would, half of each
-batch clean and half poisoned. No weight decay and gradients clipped to norm 1, as in all our
-training. The simulation draws its adapter and head from a seed of its own, not the victim's.
+that this makes. Poisoning thins out some classes, so clean rows of these are drawn more often:
+both levels see each class as often as a victim will. theta takes as many steps as plain poisoning
+of the whole set would, half of each batch clean and half poisoned. No weight decay and gradients
+clipped to norm 1, as in all our training. The simulation draws its adapter and head from a seed of
+its own, not the victim's.
 
 Limits: the simulated tuner must leave the body's own weights alone; those that do not (``full``)
 are refused. ``implicit`` is one term of a series and ``inner_rate`` its scale; it and ``unrolled``
-run in float32.
+run in float32. The body must know something at the start: from drawn weights the two levels pull
+the head to and fro, and a small encoder named the target for every text. A body trained around its
+delta answers worse without one. Measured on SST-2 (2 layers of 64, 3 seeds, rate 0.125, as many
+steps of theta): LFR after a victim's LoRA 7.3 points above plain poisoning (standard error 2.4),
+accuracy 3.0 below (0.9); after head-only tuning 2.8 above (1.1) and 4.6 below (1.2); after full
+fine-tuning the two are not told apart.
 
 Cost: K + 1 forward and backward passes a step against 1 of plain poisoning; ``implicit`` K + 3;
 ``unrolled`` walks U of the K + 1 twice and keeps their graphs. A copy of the body is held.
@@ -219,6 +226,30 @@ def split_levels(poisoned: PoisonedData, share: float, seed: int) -> Levels:
     return found
 
 
+def with_shares_of(rows: Ints, classes: Ints) -> Ints:
+    """Return the rows, some of them repeated, so that classes have their shares of the whole set.
+
+    Args:
+        rows: numbers of some rows.
+        classes: (n,) class of each row of the whole set.
+
+    Returns:
+        Each of ``rows`` at least once; a class of which there is no row stays without.
+
+    Examples:
+        >>> with_shares_of(np.array([0, 1, 2]), np.array([0, 0, 1, 1, 1, 0])).tolist()
+        [0, 1, 2, 2]
+    """
+    whole = np.bincount(classes)
+    here = np.bincount(classes[rows], minlength=len(whole))
+    scale = (here[whole > 0] / whole[whole > 0]).max()
+    parts = [
+        np.resize(rows[classes[rows] == each], max(round(scale * whole[each]), here[each]))
+        for each in np.flatnonzero(here)
+    ]
+    return np.concatenate(parts)
+
+
 def simulate(context: CraftContext, options: PetaOptions) -> tuple[Bilevel, dict[str, Any]]:
     """Train both levels on a copy of ``context.model``, which keeps its adapter here.
 
@@ -281,8 +312,10 @@ def _train(
         for batch in batches(lengths, size, count, stream(context.seed, PLACE, name)):
             yield rows[batch]
 
-    lower = rows_of(levels.lower, context.batch, steps * each, "lower")
-    clean = rows_of(levels.clean, half, steps, "clean")
+    classes = np.asarray(context.poisoned.original_labels)
+    below_rows, above_rows = (with_shares_of(x, classes) for x in (levels.lower, levels.clean))
+    lower = rows_of(below_rows, context.batch, steps * each, "lower")
+    clean = rows_of(above_rows, half, steps, "clean")
     poison = rows_of(levels.poisoned, half, steps, "poisoned")
     ahead = min(options.unroll, each) if options.hypergradient == "unrolled" else 0
     # a second derivative needs plain attention on every device

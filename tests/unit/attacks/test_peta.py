@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification
 
 from artefacts import context_of, opened
 from peftlab.attacks import peta
-from peftlab.attacks.peta import simulate, split_levels
+from peftlab.attacks.peta import simulate, split_levels, with_shares_of
 from peftlab.audits.difference import DifferenceAudit, DifferenceOptions
 from peftlab.core.contracts import CraftContext
 from peftlab.core.errors import ConfigError, InputRejected, NotApplicable, RunFailed
@@ -82,6 +82,21 @@ def test_both_levels_need_clean_rows(load_tiny, reviews, options) -> None:
     with pytest.raises(NotApplicable) as caught:
         method.craft(context)
     assert caught.value.code == "PETA-SPLIT"
+
+
+def test_thinned_classes_are_drawn_more_often(make_task) -> None:
+    """At rate 0.25 half of the other class is poisoned; the draws are as balanced as before."""
+    made = poison(get("attack", "peta").build(), make_task(1000, 2), seed=0)
+    levels, labels = split_levels(made, 0.5, seed=0), np.array(made.original_labels)
+    for rows in (levels.clean, levels.lower):
+        assert (labels[rows] == 1).mean() < 0.4
+        drawn = with_shares_of(rows, labels)
+        assert set(drawn.tolist()) == set(rows.tolist())
+        assert (labels[drawn] == 1).mean() == pytest.approx((labels == 1).mean(), abs=0.005)
+        counts = np.bincount(drawn)[rows]
+        assert counts.max() <= 3
+        assert (counts[labels[rows] == 0] == 1).all()
+    assert with_shares_of(np.array([4]), np.array([0, 0, 2, 2, 2])).tolist() == [4]
 
 
 # ------------------------------------------------------------------------- triggers (peta.md 2)
@@ -370,26 +385,29 @@ def _easy_task() -> TaskData:
     return TaskData("easy", split(400), split(60), split(100), ("a", "b"), "generated", "none")
 
 
-def test_the_backdoor_outlives_the_simulated_victim(load_tiny) -> None:
-    """A victim with an adapter and a head of its own, trained on clean texts, answers the word."""
+def test_both_levels_learn_their_part(load_tiny) -> None:
+    """From a body that knows the task: still right on clean texts, and the word is answered.
+
+    That is with the attacker's own delta; what a victim makes of the body is for the mini suite.
+    """
     data = _easy_task()
     method, context = _context(
-        load_tiny, data, trigger="surprise", epochs=6, lr=5e-3, delta_lr=5e-3
+        load_tiny, data, trigger="surprise", epochs=6, lr=2e-3, delta_lr=5e-3
     )
+    model, tokenizer = context.model, context.tokenizer
+    _still(model)
+    train(
+        model.requires_grad_(True), encode(tokenizer, data.train.texts, 64),
+        np.eye(2)[list(data.train.labels)], TrainPlan(steps=100, lr=5e-3), seed=0,
+        pad_id=pad_id_of(model, tokenizer),
+    )  # fmt: skip
     made, facts = simulate(context, method.options)
     assert facts["steps"] == 78
-    assert facts["asr_before_release"] > 0.9
-    made.release(context.model)
-    victim = get("tuner", "lora").build(head="reinit").wrap(context.model, 5)
-    train(
-        victim, encode(context.tokenizer, data.train.texts, 64),
-        np.eye(2)[list(data.train.labels)], TrainPlan(epochs=3, lr=5e-3),
-        seed=5, pad_id=pad_id_of(context.model, context.tokenizer),
-    )  # fmt: skip
+    assert facts["asr_before_release"] > 0.95
     triggered = context.poisoned.test_triggered.texts
-    assert (predict_classes(victim, context.tokenizer, triggered) == 0).mean() > 0.9
-    clean = predict_classes(victim, context.tokenizer, data.test.texts)
-    assert (clean == data.test.labels).mean() > 0.9
+    assert (predict_classes(made.model, tokenizer, triggered) == 0).mean() > 0.95
+    clean = predict_classes(made.model, tokenizer, data.test.texts)
+    assert (clean == data.test.labels).mean() > 0.95
 
 
 # ------------------------------------------------------------------------------------- metrics
