@@ -71,7 +71,8 @@ def said(attack, tuner, defence, scenario="base", control=False):
         (Word, "lora", Mend, "base"), (Soft, "lora", Inspect, "base"),
         (Word, "lora", MendLora, "base"),
         (Twins, "lora", Filter, "data"), (Word, "none", Filter, "data"),
-        (Word, "prefix", Filter, "data"), (Word, "lora", Moderate, "data"), (Word, "none", None, "data"),
+        (Word, "prefix", Filter, "data"), (Word, "lora", Moderate, "data"),
+        (Word, "none", None, "data"),
     ],
 )  # fmt: skip
 def test_what_makes_sense(attack, tuner, defence, scenario):
