@@ -36,7 +36,7 @@ from peftlab.nn.text import CHARACTERS_PER_TOKEN, device_of, room_for_text
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-GROUP_TOKENS = 512  # tokens a pass on CPU; attention among them costs more beyond (measured)
+GROUP_TOKENS = 256  # tokens a pass on CPU; attention among them costs more beyond (measured)
 GPU_GROUP_TOKENS = 2048
 HEAD_COLUMNS = 1024  # tokens of the vocabulary at once: their scores stay in the cache (measured)
 MOST_APART = 1e-3  # relative; rounding is some 1e-6, a mask that is not understood far above
@@ -136,23 +136,26 @@ class CausalPerplexity:
 
     def _shared_losses(self, rows: Sequence[list[int]]) -> list[float]:
         """Return -log p of all rows; the beginnings that they share with the first count once."""
-        whole = rows[0]
+        whole, size = rows[0], len(rows[0])
         tails = [(at, row[at:]) for row in rows[1:] for at in [_agreement(whole, row)]]
+        begun = [k for k, (_, row) in enumerate(tails) if row]
         after = np.zeros(len(tails))
         with torch.inference_mode():
-            groups = self._groups(tails, len(whole) + 1)
+            groups = self._groups(tails, size + 1)
             states, cache = self._first_pass(whole, tails, groups[0], more=len(groups) > 1)
-            begun = [(k, at, row[0]) for k, (at, row) in enumerate(tails) if row]
-            known = self._token_losses(
-                states[: len(whole) + 1],
-                [*range(len(whole)), *(at for _, at, _ in begun)],
-                [*whole, *(token for _, _, token in begun)],
+            # scores of the vocabulary are cheaper for many states at once
+            owners, targets = _inner(tails, groups[0])
+            losses = self._token_losses(
+                states,
+                [*range(size), *(tails[k][0] for k in begun), *range(size + 1, len(states))],
+                [*whole, *(tails[k][1][0] for k in begun), *targets],
             )
-            before = np.concatenate([[0.0], np.cumsum(known[: len(whole)])])
-            after[[k for k, _, _ in begun]] = known[len(whole) :]
-            self._add(after, tails, groups[0], states[len(whole) + 1 :])
+            before = np.concatenate([[0.0], np.cumsum(losses[:size])])
+            np.add.at(after, [*begun, *owners], losses[size:])
             for group in groups[1:]:
-                self._add(after, tails, group, self._later_pass(tails, group, cache))
+                owners, targets = _inner(tails, group)
+                states = self._later_pass(tails, group, cache)
+                np.add.at(after, owners, self._token_losses(states, range(len(states)), targets))
         return [float(before[-1])] + [
             float(before[at] + more) for (at, _), more in zip(tails, after, strict=True)
         ]
@@ -213,16 +216,6 @@ class CausalPerplexity:
             past_key_values=cache, use_cache=cache is not None,
         )  # fmt: skip
         return found.last_hidden_state[0]
-
-    def _add(
-        self, after: Floats, tails: Sequence[Tail], group: Sequence[int], states: torch.Tensor
-    ) -> None:
-        """Add -log p of all tokens of a group's tails but their first ones."""
-        sizes = [max(len(tails[k][1]) - 1, 0) for k in group]
-        if sum(sizes):
-            targets = [token for k in group for token in tails[k][1][1:]]
-            losses = self._token_losses(states, range(len(targets)), targets)
-            np.add.at(after, np.repeat(group, sizes), losses)
 
     def _token_losses(
         self, states: torch.Tensor, rows: Sequence[int], targets: Sequence[int]
@@ -294,6 +287,12 @@ def _layout(
         ids += row[:-1]
         places += range(at + 1, at + 1 + size)
     return ids, places, sees
+
+
+def _inner(tails: Sequence[Tail], group: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Return the tokens of a group's tails but their first ones, and whose they are."""
+    owners = [k for k in group for _ in tails[k][1][1:]]
+    return owners, [token for k in group for token in tails[k][1][1:]]
 
 
 def _agreement(whole: Sequence[int], row: Sequence[int]) -> int:
