@@ -126,7 +126,10 @@ def test_table_and_compare(place, run):
 
 def test_a_dry_run_writes_nothing(tmp_path):
     result = cli("bench", "run", "psim-mini", "--dry-run", "--json", "--out", tmp_path / "run")
-    assert result.json()["cells"] == 12
+    plan = result.json()
+    assert plan["cells"] == 12
+    assert plan["trainings"] == plan["nodes"]["base"] + plan["nodes"]["victim"]
+    assert 0 < plan["cpu_hours"] < 1
     assert not list(tmp_path.iterdir())
     assert "12 cells" in cli("bench", "run", "psim-mini", "--dry-run").out
 

@@ -50,19 +50,36 @@ def run(
 
 
 def _print_plan(recipe: Any, *, as_json: bool) -> None:
-    from collections import Counter
-
     from peftlab.engine.bench import make_plan
+    from peftlab.engine.estimate import FLOP_PER_SECOND, estimate
 
-    _, nodes = make_plan(recipe)
-    counts = Counter(node.kind for node in nodes)
+    data, nodes = make_plan(recipe)
+    found = estimate(recipe, nodes, data)
+    count = {kind: found.nodes.get(kind, 0) for kind in ("cell", "base", "victim", "guard")}
     if as_json:
-        out_json({"nodes": dict(counts), "cells": counts["cell"]})
+        out_json({
+            "nodes": found.nodes, "cells": count["cell"], "not_applicable": found.not_applicable,
+            "trainings": found.trainings, "cpu_hours": found.cpu_hours,
+            "assumed_flop_per_second": FLOP_PER_SECOND,
+        })  # fmt: skip
         return
+    senseless = f" ({found.not_applicable} not applicable)" if found.not_applicable else ""
     put(
-        f"{counts['cell']} cells from {counts['base']} trained bases, {counts['victim']} tuned "
-        f"victims and {counts['guard']} fitted guards; shared work is done once"
+        f"{count['cell']} cells{senseless} from {count['base']} trained bases, {count['victim']} "
+        f"tuned victims and {count['guard']} fitted guards; shared work is done once"
     )
+    put(
+        f"{found.trainings} trainings, about {_hours(found.cpu_hours)} of one CPU core: a rough "
+        f"guess from a base of {found.parameters / 1e6:.3g} M parameters and "
+        f"{FLOP_PER_SECOND / 1e9:.0f} GFLOP/s, a factor of three either way"
+    )
+
+
+def _hours(hours: float) -> str:
+    """Return a time that is not more exact than it is known."""
+    if hours >= 10:
+        return f"{hours:,.0f} hours"
+    return f"{hours:.1f} hours" if hours >= 1 else f"{max(60 * hours, 1):.0f} minutes"
 
 
 def _run(recipe: Any, target: Path, workers: int, ray: str | None) -> dict[str, Any]:
