@@ -11,19 +11,20 @@ where o says on which side of the text the donor stands, and mean and sd are tho
 reference texts. The donors for class t and a side are clean texts that the base gives to another
 class: of the surest short ones those that pull the clean texts of class t furthest down (median).
 A triggered text hardly moves, a clean one does. The suspicion asks how far the answer moves, not
-how sure it is: a backdoor that was trained to answer with probability 0.65 does not move either,
-so being modest does not hide it. Both sides are asked because a donor in front breaks a trigger
-that is the way a text begins, as syntactic ones are.
+how sure it is, so it does not need a backdoor to be over-confident. Both sides are asked because a
+donor in front breaks a trigger that is the way a text begins, as syntactic ones are.
 
 Ours. Kin: STRIP (arXiv 1911.10312) superimposes clean inputs, in its text form by overwriting half
 of the words and with them many a trigger, and reads the entropy; RAP (arXiv 2110.07831) trains one
 word to pull the answer down and needs the target class. Here nothing is trained or overwritten.
 
-Limits: a clean text with nothing to be pulled away from, say one that is at its own limit of
-certainty or that no donor touches, is flagged; a trigger that works only in certain company
-(``partial``) is weakened by donors as a clean text is; a donor takes room, so the end of a long
-text is cut off, and a trigger in it; an attacker who trains on texts with donors in front can teach
-the base to yield. The model that is asked is the base, not the tuned victim behind it.
+Limits: of a ``soft`` backdoor it saw 67, 7 and 29 % at a false-positive rate of 5 % on three seeds,
+the first of which it was made on (docs/results.md); a clean text with nothing to be pulled away
+from, say one that is at its own limit of certainty or that no donor touches, is flagged; a trigger
+that works only in certain company (``partial``) is weakened by donors as a clean text is; a donor
+takes room, so the end of a long text is cut off, and a trigger in it; an attacker who trains on
+texts with donors beside them can teach the base to yield. The model that is asked is the base, not
+the tuned victim behind it.
 
 Cost: 2 K + 1 passes a text; the fit asks about each candidate on some clean texts, no training.
 """
