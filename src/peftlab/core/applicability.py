@@ -49,6 +49,11 @@ def why_not(pairing: Pairing) -> str:
     return next((reason for reason in reasons if reason), "")
 
 
+def tuners_for(defence: type | None) -> tuple[str, ...]:
+    """Return the tuners that a defence can work with which tunes in a way of its own."""
+    return tuple(getattr(defence, "needs_tuner", MERGED))
+
+
 def _of_attack(pairing: Pairing) -> str:
     attack = pairing.attack
     writes = getattr(attack, "writes_weights", hasattr(attack, "craft"))
@@ -92,7 +97,7 @@ def _tuning(pairing: Pairing) -> str:
             "learned it already",
             "base": "it mends a suspect base, and here the base is sound",
         }[scenario]
-    tuners = getattr(pairing.defence, "needs_tuner", MERGED)
+    tuners = tuners_for(pairing.defence)
     if pairing.tuner == NONE:
         return "it changes how a victim is tuned, and here nothing is tuned"
     if pairing.tuner not in tuners:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from peftlab.core import registry
+from peftlab.core.applicability import tuners_for
 from peftlab.core.contracts import CraftContext, Stage, TuneContext, stage_of
 from peftlab.core.errors import ConfigError, InputRejected
 from peftlab.core.options import Options, option
@@ -231,9 +232,17 @@ def tune_defended(
         progress: called with a line of text now and then.
 
     Raises:
-        ConfigError: ``DEFENCE-STAGE`` for a defence that acts elsewhere.
+        ConfigError: ``DEFENCE-STAGE`` for a defence that acts elsewhere, ``DEFENCE-TUNER`` for a
+            tuner that it cannot work with or whose result cannot be merged.
     """
     method = built_for("tuning", defence[0], defence[1])
+    tuners = tuners_for(type(method))
+    if tuner[0] not in tuners:
+        raise ConfigError(
+            f"{defence[0]} does not work with the tuner {tuner[0]}",
+            code="DEFENCE-TUNER", got=tuner[0], allowed=", ".join(tuners),
+            fix="choose one of these; the result is one model, so an adapter has to be merged",
+        )  # fmt: skip
     model, tokenizer = load_base(base, data.n_classes, seed=seed, allow_poisoned=allow_poisoned)
     started = time.process_time()
     tuned = method.tune(

@@ -26,7 +26,7 @@ from peftlab.engine.nodes import prepare
 from peftlab.engine.plan import plan
 from peftlab.engine.recipe import make_recipe
 from peftlab.engine.run import run
-from peftlab.engine.steps import predict_folder
+from peftlab.engine.steps import predict_folder, tune_defended
 from peftlab.io.marker import is_marked
 from peftlab.io.store import Store
 from peftlab.models.load import fingerprint, load_base
@@ -364,3 +364,16 @@ def test_what_was_drawn_with_the_head_is_not_released(tiny, tmp_path):
     assert set(new_modules(again)) == {"bert.pooler.dense", "classifier"}
     word = "bert.embeddings.word_embeddings.weight"
     assert (again.state_dict()[word] == model.state_dict()[word]).all()
+
+
+@pytest.mark.parametrize("tuner", ["prefix", "prompt", "ptuning"])
+def test_an_adapter_that_cannot_be_merged_is_refused_before_any_work(
+    tuner, tiny, reviews, tmp_path
+):
+    with pytest.raises(ConfigError) as caught:
+        tune_defended(
+            str(tiny("bert")), reviews, (tuner, {}), ("toy-frozen", {}), tmp_path / "out", seed=0
+        )
+    assert caught.value.code == "DEFENCE-TUNER"
+    assert caught.value.allowed == "lora, full"
+    assert not (tmp_path / "out").exists()
