@@ -176,32 +176,23 @@ def tune(
     Returns:
         Facts: trainable parameters, steps, last loss, CPU seconds.
     """
-    from peftlab.nn.heads import default_rate
-    from peftlab.nn.loop import TrainPlan, train
-    from peftlab.nn.text import encode, pad_id_of, room_for_text
+    from peftlab.nn.victim import train_victim, victim_rate
 
     method = registry.get("tuner", tuner).build(**options)
     model, tokenizer = load_base(base, data.n_classes, seed=seed, allow_poisoned=allow_poisoned)
-    rate = method.options.lr or default_rate(model, small=2e-4, large=2e-5)
+    context = _tune_context(model, tokenizer, data, method, seed)
     wrapped = method.wrap(model, seed)
-    log = train(
-        wrapped,
-        encode(tokenizer, data.train.texts, room_for_text(wrapped)),
-        np.eye(data.n_classes)[list(data.train.labels)],
-        TrainPlan(epochs=method.options.epochs, lr=rate, batch=method.options.batch),
-        seed=seed,
-        pad_id=pad_id_of(model, tokenizer),
-    )
+    started = time.process_time()
+    trained = train_victim(context, wrapped)
+    spent = time.process_time() - started
     facts = {
         **_victim_facts(base, data, seed),
         "tuner": tuner,
-        "options": {**method.options.model_dump(mode="json"), "lr": rate},
-        "trainable": sum(p.numel() for p in wrapped.parameters() if p.requires_grad),
-        "steps": log.steps,
-        "loss": float(np.mean(log.losses[-20:])),
+        "options": {**method.options.model_dump(mode="json"), "lr": victim_rate(context)},
+        **trained,
     }
     _save_victim(wrapped, tokenizer, facts, out, suspect=suspect, overwrite=overwrite)
-    return {**facts, "cpu_seconds": log.cpu_seconds}
+    return {**facts, "cpu_seconds": spent}
 
 
 def tune_defended(
@@ -245,12 +236,8 @@ def tune_defended(
         )  # fmt: skip
     model, tokenizer = load_base(base, data.n_classes, seed=seed, allow_poisoned=allow_poisoned)
     started = time.process_time()
-    tuned = method.tune(
-        TuneContext(
-            model, tokenizer, data.train, data.dev, data.n_classes,
-            registry.get("tuner", tuner[0]).build(**tuner[1]), seed, progress,
-        )
-    )  # fmt: skip
+    built = registry.get("tuner", tuner[0]).build(**tuner[1])
+    tuned = method.tune(_tune_context(model, tokenizer, data, built, seed, progress))
     spent = time.process_time() - started
     merge = getattr(tuned.model, "merge_and_unload", None)
     facts = {
@@ -263,6 +250,15 @@ def tune_defended(
     whole = tuned.model if merge is None else merge()
     _save_victim(whole, tokenizer, facts, out, suspect=suspect, overwrite=overwrite)
     return {**facts, "cpu_seconds": spent}
+
+
+def _tune_context(
+    model: Any, tokenizer: Any, data: TaskData, tuner: Any, seed: int,
+    progress: Callable[[str], None] = lambda _: None,
+) -> TuneContext:  # fmt: skip
+    return TuneContext(
+        model, tokenizer, data.train, data.dev, data.n_classes, tuner, seed, progress
+    )
 
 
 def built_for(stage: Stage, defence: str, options: dict[str, Any]) -> Any:
