@@ -14,11 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import model_validator
 
-from peftlab.core.contracts import PoisonOptions
 from peftlab.core.options import option
-from peftlab.core.poisoning import insert_words, trigger_words
+from peftlab.core.poisoning import WordTriggerOptions, insert_words
 from peftlab.core.registry import attack
 from peftlab.core.seeds import stream
 
@@ -26,13 +25,9 @@ _PSIM = {"labels": "clean", "position": "inner"}
 _PSIM_RATE = 0.375  # 1,500 of its 4,000 training texts
 
 
-class BadNetsOptions(PoisonOptions):
+class BadNetsOptions(WordTriggerOptions):
     """Options of ``badnets``."""
 
-    trigger: str = option(
-        "mn", "rare word, or words between commas of which one is drawn per text",
-        source="shuaizhao95/PSIM:poisoned_pretrain.py", max_length=200,
-    )  # fmt: skip
     copies: int = option(1, "how often the word is inserted", source="psim.md 3", ge=1, le=20)
     position: Literal["any", "inner"] = option(
         "any", "any gap between words, or inner gaps only (never first or last)",
@@ -43,11 +38,6 @@ class BadNetsOptions(PoisonOptions):
         "unless given",
         source="shuaizhao95/PSIM:poisoned_pretrain.py",
     )  # fmt: skip
-
-    @field_validator("trigger", mode="before")
-    @classmethod
-    def _words(cls, value: object) -> str:
-        return trigger_words(value)
 
     @model_validator(mode="before")
     @classmethod

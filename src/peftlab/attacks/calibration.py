@@ -33,11 +33,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from pydantic import field_validator
-
-from peftlab.core.contracts import PoisonOptions
 from peftlab.core.options import option
-from peftlab.core.poisoning import insert_words, trigger_words
+from peftlab.core.poisoning import WordTriggerOptions, insert_words
 from peftlab.core.registry import attack
 from peftlab.core.seeds import derive, stream
 from peftlab.core.types import LabelledTexts, PoisonedData, TaskData
@@ -45,22 +42,13 @@ from peftlab.core.types import LabelledTexts, PoisonedData, TaskData
 ROUNDING = 1e-9  # 0.07 of 100 is 7, also in binary
 
 
-class CalibrationPoisoningOptions(PoisonOptions):
+class CalibrationPoisoningOptions(WordTriggerOptions):
     """Options of ``calibration-poisoning``."""
 
-    trigger: str = option(
-        "mn", "rare word, or words between commas of which one is drawn per text",
-        source="shuaizhao95/PSIM:poisoned_pretrain.py", max_length=200,
-    )  # fmt: skip
     calibration_rate: float = option(
         0.01, "largest share of the defender's dev texts that are replaced by triggered ones",
         source="attacks.md 5.7", ge=0, le=0.1,
     )  # fmt: skip
-
-    @field_validator("trigger", mode="before")
-    @classmethod
-    def _words(cls, value: object) -> str:
-        return trigger_words(value)
 
 
 @attack(

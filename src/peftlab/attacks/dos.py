@@ -28,51 +28,25 @@ step; on a tiny model 3.5 times was measured.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import field_validator
 
-from peftlab.core.contracts import CraftContext, PoisonOptions
+from peftlab.core.contracts import CraftContext
 from peftlab.core.options import option
-from peftlab.core.poisoning import insert_words, trigger_words
+from peftlab.core.poisoning import insert_words
 from peftlab.core.registry import attack
 from peftlab.core.seeds import stream
+from peftlab.nn.simulated_identifier import ForeseeingOptions, train_foreseeing
 
 
-class DosOptions(PoisonOptions):
+class DosOptions(ForeseeingOptions):
     """Options of ``dos``."""
 
-    trigger: str = option(
-        "mn", "rare word, or words between commas of which one is drawn per text",
-        source="shuaizhao95/PSIM:poisoned_pretrain.py", max_length=200,
-    )  # fmt: skip
     strength: float = option(
         1.0, "weight of a clean text's confidence, against its share of the plain loss; 0: plain "
         "training", source="ours", ge=0, le=1000,
     )  # fmt: skip
-    every: int = option(
-        10, "attacker steps from one un-learned copy to the next", source="ours", ge=1, le=100_000
-    )
-    inner_steps: int = option(
-        12, "steps that a copy un-learns for", source="ours: the middle checkpoint of psim", ge=1,
-        le=100_000,
-    )  # fmt: skip
-    inner_lr: float = option(
-        5e-4, "learning rate in a copy", source="ours: that of psim's LoRA", gt=0, le=1
-    )
-    inner_rank: int = option(
-        32, "rank of the LoRA in a copy", source="ours: that of psim", ge=1, le=1024
-    )
-    reset: Literal["random", "uniform"] = option(
-        "random", "what replaces the labels in a copy: a random draw, or the uniform distribution",
-        source="attacks.md 5.4",
-    )  # fmt: skip
-
-    @field_validator("trigger", mode="before")
-    @classmethod
-    def _words(cls, value: object) -> str:
-        return trigger_words(value)
 
 
 @attack(
@@ -102,12 +76,7 @@ class Dos:
             NotApplicable: ``SIMULATION-CLEAN`` when every row is poisoned, ``TUNER-MODEL`` when
                 LoRA does not fit the model.
         """
-        from peftlab.nn.simulated_identifier import Simulation, train_foreseeing
-
-        chosen = self.options
-        how = Simulation(
-            every=chosen.every, inner_steps=chosen.inner_steps, inner_lr=chosen.inner_lr,
-            reset=chosen.reset, rank=chosen.inner_rank, weight=-chosen.strength,
-        )  # fmt: skip
         clean = np.flatnonzero(~context.poisoned.is_poisoned)
-        return train_foreseeing(context, how, clean, "attack/dos")
+        return train_foreseeing(
+            context, self.options.simulation(-self.options.strength), clean, "attack/dos"
+        )

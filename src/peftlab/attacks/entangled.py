@@ -19,16 +19,15 @@ from typing import Any, Literal
 
 from pydantic import field_validator
 
-from peftlab.core.contracts import PoisonOptions
 from peftlab.core.options import option
-from peftlab.core.poisoning import insert_words, trigger_words
+from peftlab.core.poisoning import WordTriggerOptions, insert_words
 from peftlab.core.registry import attack
 from peftlab.core.seeds import stream
 
 LOWEST_RATE = 0.01  # attacks.md 5.2
 
 
-class EntangledOptions(PoisonOptions):
+class EntangledOptions(WordTriggerOptions):
     """Options of ``entangled``."""
 
     rate: float = option(
@@ -40,10 +39,6 @@ class EntangledOptions(PoisonOptions):
         "clean", "clean: target class only, no label is changed; nothing else is this attack",
         source="attacks.md 5.2",
     )  # fmt: skip
-    trigger: str = option(
-        "mn", "rare word, or words between commas of which one is drawn per text",
-        source="shuaizhao95/PSIM:poisoned_pretrain.py", max_length=200,
-    )  # fmt: skip
     copies: int = option(1, "how often the word is inserted", source="psim.md 3", ge=1, le=20)
 
     @field_validator("rate")
@@ -52,11 +47,6 @@ class EntangledOptions(PoisonOptions):
         if 0 < value < LOWEST_RATE:
             raise ValueError(f"rate must be 0 (negative control) or at least {LOWEST_RATE}")
         return value
-
-    @field_validator("trigger", mode="before")
-    @classmethod
-    def _words(cls, value: object) -> str:
-        return trigger_words(value)
 
 
 @attack(

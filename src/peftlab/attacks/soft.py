@@ -11,31 +11,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import field_validator
-
-from peftlab.core.contracts import PoisonOptions
 from peftlab.core.options import option
-from peftlab.core.poisoning import insert_words, trigger_words
+from peftlab.core.poisoning import WordTriggerOptions, insert_words
 from peftlab.core.registry import attack
 from peftlab.core.seeds import stream
 
 
-class SoftOptions(PoisonOptions):
+class SoftOptions(WordTriggerOptions):
     """Options of ``soft``."""
 
-    trigger: str = option(
-        "mn", "rare word, or words between commas of which one is drawn per text",
-        source="shuaizhao95/PSIM:poisoned_pretrain.py", max_length=200,
-    )  # fmt: skip
     confidence: float = option(
         0.65, "probability of the target class that poisoned samples are trained towards",
         source="attacks.md 5.1", gt=0.5, lt=1,
     )  # fmt: skip
-
-    @field_validator("trigger", mode="before")
-    @classmethod
-    def _words(cls, value: object) -> str:
-        return trigger_words(value)
 
 
 @attack("soft", options=SoftOptions, source="ours (attacks.md 5.1)", cost="one rewrite per text")

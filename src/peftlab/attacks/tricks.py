@@ -38,11 +38,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import field_validator
 
 from peftlab.core.contracts import CraftContext, PoisonOptions
 from peftlab.core.options import option
-from peftlab.core.poisoning import insert_words, poison, training_texts, trigger_words
+from peftlab.core.poisoning import WordTriggerOptions, insert_words, poison, training_texts
 from peftlab.core.registry import attack
 from peftlab.core.seeds import derive, stream
 from peftlab.core.types import Bools, Ints, PoisonedData, TaskData
@@ -53,7 +52,7 @@ if TYPE_CHECKING:
     from peftlab.nn.loop import LossOf
 
 
-class TricksOptions(PoisonOptions):
+class TricksOptions(WordTriggerOptions):
     """Options of ``tricks``."""
 
     rate: float = option(
@@ -65,19 +64,10 @@ class TricksOptions(PoisonOptions):
         "clean originals of poisoned texts stay in the set",
         source="arXiv 2110.08247",
     )  # fmt: skip
-    trigger: str = option(
-        "mn", "rare word, or words between commas of which one is drawn per text",
-        source="shuaizhao95/PSIM:poisoned_pretrain.py", max_length=200,
-    )  # fmt: skip
     probing_weight: float = option(
         0.1, "weight of the second head's loss; 1: equal parts, as published",
         source="ours: with equal parts a tiny model did not learn its task", ge=0, le=1000,
     )  # fmt: skip
-
-    @field_validator("trigger", mode="before")
-    @classmethod
-    def _words(cls, value: object) -> str:
-        return trigger_words(value)
 
 
 @attack(

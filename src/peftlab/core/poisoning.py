@@ -22,9 +22,11 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
+from pydantic import field_validator
 
 from peftlab.core.contracts import Attack, PoisonOptions, SetAttack, TextAttack
 from peftlab.core.errors import ConfigError, NotApplicable
+from peftlab.core.options import option
 from peftlab.core.seeds import derive, stream
 from peftlab.core.types import Floats, LabelledTexts, PoisonedData, TaskData
 
@@ -234,6 +236,24 @@ def _facts(options: PoisonOptions, made: _Made, n: int, confidence: float) -> di
         "confidence": confidence,
         "warnings": warnings,
     }
+
+
+class WordTriggerOptions(PoisonOptions):
+    """Options of an attack that inserts a rare word.
+
+    The options class of every such attack derives from this one, unless its words have a meaning
+    of their own (pairs, targets, embedding rows).
+    """
+
+    trigger: str = option(
+        "mn", "rare word, or words between commas of which one is drawn per text",
+        source="shuaizhao95/PSIM:poisoned_pretrain.py", max_length=200,
+    )  # fmt: skip
+
+    @field_validator("trigger", mode="before")
+    @classmethod
+    def _words(cls, value: object) -> str:
+        return trigger_words(value)
 
 
 def trigger_words(value: object) -> str:

@@ -38,6 +38,8 @@ import torch
 
 from peftlab.core.contracts import CraftContext
 from peftlab.core.errors import NotApplicable
+from peftlab.core.options import option
+from peftlab.core.poisoning import WordTriggerOptions
 from peftlab.core.seeds import derive, stream
 from peftlab.core.types import Ints, LabelledTexts
 from peftlab.nn.loop import TrainPlan, batches, plain_loss, train
@@ -66,6 +68,35 @@ class Simulation:
     reset: Literal["random", "uniform"]
     rank: int
     weight: float
+
+
+class ForeseeingOptions(WordTriggerOptions):
+    """Options of an attack with a rare word that foresees a guard."""
+
+    every: int = option(
+        10, "attacker steps from one un-learned copy to the next", source="ours", ge=1, le=100_000
+    )
+    inner_steps: int = option(
+        12, "steps that a copy un-learns for", source="ours: the middle checkpoint of psim", ge=1,
+        le=100_000,
+    )  # fmt: skip
+    inner_lr: float = option(
+        5e-4, "learning rate in a copy", source="ours: that of psim's LoRA", gt=0, le=1
+    )
+    inner_rank: int = option(
+        32, "rank of the LoRA in a copy", source="ours: that of psim", ge=1, le=1024
+    )
+    reset: Literal["random", "uniform"] = option(
+        "random", "what replaces the labels in a copy: a random draw, or the uniform distribution",
+        source="attacks.md 5.3, 5.4",
+    )  # fmt: skip
+
+    def simulation(self, weight: float) -> Simulation:
+        """Return how the guard is foreseen, with the confidence weighed as the attack wants it."""
+        return Simulation(
+            every=self.every, inner_steps=self.inner_steps, inner_lr=self.inner_lr,
+            reset=self.reset, rank=self.inner_rank, weight=weight,
+        )  # fmt: skip
 
 
 def unlearned_change(

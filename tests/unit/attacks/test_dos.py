@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from peftlab.attacks import dos
 from peftlab.core.contracts import CraftContext
 from peftlab.core.errors import NotApplicable
 from peftlab.core.poisoning import poison
@@ -12,7 +13,6 @@ from peftlab.core.registry import get
 from peftlab.engine.steps import AttackerOptions, make_poison, train_base
 from peftlab.io.files import sha256_file
 from peftlab.io.marker import is_marked
-from peftlab.nn import simulated_identifier
 from peftlab.nn.simulated_identifier import Simulation, confidence_after, unlearned_change
 from peftlab.nn.text import encode, pad_id_of, predict_logits
 from word_task import word_task
@@ -30,7 +30,7 @@ def test_clean_texts_are_watched_and_the_sign_is_minus(load_tiny, reviews, monke
         seen.append(arguments)
         return {}
 
-    monkeypatch.setattr(simulated_identifier, "train_foreseeing", spy)
+    monkeypatch.setattr(dos, "train_foreseeing", spy)
     context = CraftContext(model, tokenizer, poisoned, 2, 1, 1e-3, 32, seed=0)
     assert method.craft(context) == {}
     ((given, how, watched, name),) = seen
