@@ -28,6 +28,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -215,11 +216,10 @@ def _why_not(
     return why_not(Pairing(built, tuner.name, method, recipe.scenario, control=control))
 
 
-def _control_tuners(recipe: Recipe) -> list[Choice]:
-    """Return the tuners of the control; all of them if none of the listed ones is in the grid."""
-    wanted = recipe.control_tuners
-    chosen = [one for one in recipe.tuner if wanted is None or one.label in wanted]
-    return chosen or list(recipe.tuner)
+def _of_control(wanted: tuple[str, ...] | None, listed: tuple[Choice, ...]) -> list[Choice]:
+    """Return what the control runs with; all of it if none of the wanted ones is in the grid."""
+    chosen = [one for one in listed if wanted is None or one.label in wanted]
+    return chosen or list(listed)
 
 
 def _grid(recipe: Recipe) -> Iterator[tuple[Choice, bool, Choice, Choice, int]]:
@@ -229,10 +229,12 @@ def _grid(recipe: Recipe) -> Iterator[tuple[Choice, bool, Choice, Choice, int]]:
         for control in ([False] if poisons else []) + (
             [True] if recipe.control or not poisons else []
         ):
-            for tuner in _control_tuners(recipe) if control else recipe.tuner:
-                for defence in recipe.defence:
-                    for seed in recipe.seeds:
-                        yield attack, control, tuner, defence, seed
+            tuners, defences = list(recipe.tuner), list(recipe.defence)
+            if control:
+                tuners = _of_control(recipe.control_tuners, recipe.tuner)
+                defences = _of_control(recipe.control_defences, recipe.defence)
+            for tuner, defence, seed in product(tuners, defences, recipe.seeds):
+                yield attack, control, tuner, defence, seed
 
 
 def plan(recipe: Recipe, data_digest: str, base_digest: str) -> list[Node]:

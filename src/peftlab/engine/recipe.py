@@ -105,6 +105,8 @@ class Recipe(Experiment):
         control: run the same pipeline at poisoning rate 0 beside every attack.
         control_tuners: labels of the tuners that the control is run for; None is all of them.
             (A guard sees the base alone, so its control is the same for all tuners.)
+        control_defences: labels of the defences that the control is run for; None is all of them.
+            (``none`` alone gives the rate at which clean victims name the target.)
         scenario: what somebody else made and nobody vouches for: the ``base``, or the training
             ``data`` of a victim whose base is sound.
         chosen_on: labels of the attacks on which settings were chosen; all others are unseen.
@@ -116,6 +118,7 @@ class Recipe(Experiment):
     chosen_on: tuple[str, ...] = ()
     control: bool = True
     control_tuners: tuple[str, ...] | None = None
+    control_defences: tuple[str, ...] | None = None
     tuner: tuple[Choice, ...] = Field(min_length=1)
     defence: tuple[Choice, ...] = Field(min_length=1)
 
@@ -260,7 +263,7 @@ def make_recipe(
     full = resolve_common(full, where)
     for kind in ("tuner", "defence"):
         full[kind] = _choices(kind, full[kind], where)
-    for key in ("control_tuners", "chosen_on"):
+    for key in ("control_tuners", "control_defences", "chosen_on"):
         if isinstance(full.get(key), list):
             full[key] = tuple(full[key])
     recipe = build(Recipe, full, where)

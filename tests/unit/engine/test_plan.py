@@ -78,6 +78,13 @@ def test_no_control_when_not_wanted_unless_the_attack_is_one():
         }  # fmt: skip
 
 
+def test_the_control_runs_with_the_defences_that_are_listed_for_it():
+    grid = {**GRID, "defence": ["none", "psim", "onion"]}
+    nodes = plan(make_recipe({**grid, "control_defences": ["none"]}), "d", "b")
+    assert set(kinds(nodes, control=True)) == {"base", "victim", "outputs", "cell"}
+    assert kinds(nodes, control=False) == kinds(plan(make_recipe(grid), "d", "b"), control=False)
+
+
 def test_controls_of_other_data_knowledge_are_not_shared():
     attack = [{"name": "badnets"}, {"name": "insent", "options": {"knowledge": "proxy"}}]
     nodes = plan(make_recipe({**GRID, "attack": attack}), "d", "b")
