@@ -3,9 +3,9 @@
 Claim     From ``results.json`` in memory to text: ``report.html`` with its figures, and the
           leaderboard (statistics, HTML, Markdown, JSON) of 6 defences x 9 attacks x 5 seeds.
 Baseline  None: this is a bar, not a ratio (performance.md C7).
-Bar       Median CPU time of the rounds <= 2.0 s for each page, after one round that loads
-          matplotlib and its fonts.
-Cost      Report: some 30 figures at 0.1 s, whatever the number of cells. Leaderboard: pairs of
+Bar       Median CPU time of the rounds <= 2.0 s for each page, after one round that loads the
+          templates.
+Cost      Report: some 30 figures at 3 ms, whatever the number of cells. Leaderboard: pairs of
           defences x 20,000 sign vectors, and 4,000 resamples a number.
 Ends      Numbers are made up by formula; 1,800 cells of 15 defences take about four times as long.
 

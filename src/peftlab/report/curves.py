@@ -14,14 +14,17 @@ WIDEST_LINEAR = 30.0  # spread beyond which a histogram takes a log axis; ours
 
 
 def finite_array(values: object) -> Floats:
-    """Return the finite numbers of a sequence as an array; anything else is dropped."""
+    """Return the finite numbers of a sequence as an array; anything else is dropped.
+
+    Numbers are held within 1e300, so that their differences are numbers too.
+    """
     if values is None:
         return np.empty(0)
     try:
         array = np.asarray(values, dtype=np.float64).reshape(-1)
     except (TypeError, ValueError):
         return np.empty(0)
-    return array[np.isfinite(array)]
+    return np.clip(array[np.isfinite(array)], -1e300, 1e300)
 
 
 def roc(clean: Floats, triggered: Floats) -> tuple[Floats, Floats]:

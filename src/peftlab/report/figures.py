@@ -14,22 +14,21 @@ import numpy as np
 
 from peftlab.core.types import Floats
 from peftlab.report import curves
-from peftlab.report.read import DASH, NONE, Cell, clean_text, finite, mapping
-from peftlab.report.results import Group, percent, short_percent
-from peftlab.report.svg import (
+from peftlab.report.plot import (
     ACCENT,
     CLEAN,
+    DASHED,
+    DOTTED,
     INK,
     MUTED,
-    PAPER,
     TRIGGERED,
-    axes,
-    canvas,
-    legend,
-    percent_axis,
-    style,
-    to_svg,
+    Plot,
+    finished,
+    hatching,
 )
+from peftlab.report.read import DASH, NONE, Cell, clean_text, finite, mapping
+from peftlab.report.results import Group, percent, short_percent
+from peftlab.report.scales import as_numbers, as_percent, as_powers, log_ticks, padded, ticks
 
 MOST_CELLS = 6  # representative combinations that get figures of their own
 MOST_SERIES = 3
@@ -111,31 +110,36 @@ def histogram(key: str, one: Group, arrays: Mapping[str, Any]) -> Drawing | None
         + (f"Right of the dashed line{'s' if len(cuts) > 1 else ''} an input is flagged."
            if cuts else "There is no single threshold to draw.")
     )  # fmt: skip
-    with style(key):
-        figure = canvas(250)
-        ax = axes(figure, left=46, top=34)
-        if log:
-            ax.set_xscale("log")
-        ax.stairs(low, edges, fill=True, color=CLEAN, alpha=0.35, label="clean")
-        ax.stairs(low, edges, color=CLEAN, linewidth=1.6)
-        ax.stairs(
-            high, edges, fill=True, facecolor="none", edgecolor=TRIGGERED, hatch="////",
-            linewidth=1.6, label="triggered",
-        )  # fmt: skip
-        for index, cut in enumerate(cuts):
-            cut = float(np.clip(cut, edges[0], edges[-1]))  # noqa: PLW2901  keep it in sight
-            ax.axvline(cut, color=INK, linewidth=1.3, linestyle=(0, (5, 3)),
-                       label="threshold" if index == 0 else None)  # fmt: skip
-        ax.set_xlabel("suspicion score" + (" (log scale)" if log else ""))
-        ax.set_ylim(0, max(low.max(), high.max()) * 1.04)
-        percent_axis(ax.yaxis)
-        legend(ax, 3)
-        svg = to_svg(figure, key, f"{title}: {label(one)}", caption)
+    plot, hatch = _histogram_axes(key, edges, float(max(low.max(), high.max())), log=log)
+    outline = np.repeat(edges, 2)
+    clean_at, triggered_at = (
+        np.concatenate([[0], np.repeat(share, 2), [0]]) for share in (low, high)
+    )
+    plot.area(outline, clean_at, CLEAN, opacity=0.35, label="clean")
+    plot.line(outline, clean_at, CLEAN, 1.6)
+    plot.area(outline, triggered_at, hatch, edge=TRIGGERED, label="triggered")
+    for index, cut in enumerate(cuts):
+        plot.line([cut, cut], [0, 1], INK, 1.3, dash=DASHED, label="" if index else "threshold")
+    plot.legend()
+    svg = finished(key, 250, f"{title}: {label(one)}", caption, plot.parts)
     rows = tuple(
         (f"{a:.4g} to {b:.4g}", percent(float(c)), percent(float(t)))
         for a, b, c, t in zip(edges[:-1], edges[1:], low, high, strict=True)
     )
     return Drawing(svg, title, caption, ("score", "clean", "triggered"), rows)
+
+
+def _histogram_axes(key: str, edges: Floats, most: float, *, log: bool) -> tuple[Plot, str]:
+    """Return empty axes for bars up to ``most``, and a hatched fill."""
+    across = padded([edges[0], edges[-1]], log=log)
+    plot = Plot(250, across, (0, most * 1.04), left=46, log=log)
+    definition, hatch = hatching(key, TRIGGERED)
+    plot.parts.append(definition)
+    at, up = log_ticks(*across) if log else ticks(*across, most=6), ticks(0, most * 1.04)
+    plot.x_axis(at, (as_powers if log else as_numbers)(at),
+                "suspicion score" + (" (log scale)" if log else ""))  # fmt: skip
+    plot.y_axis(up, as_percent(up))
+    return plot, hatch
 
 
 def roc(key: str, one: Group, arrays: Mapping[str, Any]) -> Drawing | None:
@@ -154,26 +158,22 @@ def roc(key: str, one: Group, arrays: Mapping[str, Any]) -> Drawing | None:
     if auroc is not None:
         caption = f"AUROC {auroc:.3f}. " + caption
     caption += " Dotted: chance." + (" Shaded: range over seeds." if len(own) > 1 else "")
-    with style(key):
-        figure = canvas(250)
-        ax = axes(figure, left=62, top=34)
-        ax.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1.2)
-        if len(own) > 1:
-            ax.fill_between(_GRID, low, high, step="post", color=ACCENT, alpha=0.22, linewidth=0)
-        ax.step(_GRID, mean, where="post", color=ACCENT, linewidth=2)
-        ax.plot([0.01], [one_percent], "o", color=INK, markerfacecolor=PAPER, markersize=8,
-                clip_on=False, label="FPR 1 %", linestyle="none")  # fmt: skip
-        if fpr is not None and tpr is not None:
-            ax.plot([fpr], [tpr], "D", color=INK, markersize=7, clip_on=False, linestyle="none",
-                    label="in use")  # fmt: skip
-        ax.set_xlim(0, 1)
-        ax.set_ylim(0, 1.01)
-        ax.set_xlabel("clean inputs flagged (FPR)")
-        ax.set_ylabel("triggered flagged (TPR)")
-        percent_axis(ax.xaxis)
-        percent_axis(ax.yaxis)
-        legend(ax, 2)
-        svg = to_svg(figure, key, f"{title}: {label(one)}", caption)
+    plot = Plot(250, (0, 1), (0, 1.01), left=62)
+    shares = ticks(0, 1)
+    plot.x_axis(shares, as_percent(shares), "clean inputs flagged (FPR)")
+    plot.y_axis(shares, as_percent(shares), "triggered flagged (TPR)")
+    plot.line([0, 1], [0, 1], MUTED, 1.2, dash=DOTTED)
+    steps = np.repeat(_GRID, 2)[1:]
+    upper, lower, middle = (np.repeat(values, 2)[:-1] for values in (high, low, mean))
+    if len(own) > 1:
+        around = np.concatenate([steps, steps[::-1]]), np.concatenate([upper, lower[::-1]])
+        plot.area(*around, ACCENT, opacity=0.22)
+    plot.line(steps, middle, ACCENT, 2)
+    plot.marks([0.01], [one_percent], INK, 4, hollow=1, label="FPR 1 %")
+    if fpr is not None and tpr is not None:
+        plot.marks([fpr], [tpr], INK, 3.6, shape="diamond", label="in use")
+    plot.legend()
+    svg = finished(key, 250, f"{title}: {label(one)}", caption, plot.parts)
     grid = np.array(_TABLE_FPR)
     at, least, most = curves.mean_curve(own, grid)
     rows = tuple(
@@ -214,23 +214,22 @@ def _path(
         f"Seed {cell.seed}. Above: mean over clean (solid, ●) and triggered (dashed, ▲) test "
         f"inputs. Below: AUROC of that step alone; 0.5 (dotted) is chance."
     )
-    with style(key):
-        figure = canvas(310)
-        top = axes(figure, left=46, top=34, bottom=152)
-        low = axes(figure, left=46, top=192)
-        top.plot(steps, clean, "-o", color=CLEAN, markersize=5, linewidth=1.8, label="clean")
-        top.plot(steps, triggered, "--^", color=TRIGGERED, markersize=5.5, linewidth=1.8,
-                 label="triggered")  # fmt: skip
-        low.axhline(0.5, color=MUTED, linestyle=":", linewidth=1.2)
-        low.plot(steps, auroc, "-s", color=ACCENT, markersize=4.5, linewidth=1.8)
-        low.set_ylim(-0.03, 1.05)
-        low.set_yticks([0, 0.5, 1])
-        low.set_ylabel("AUROC")
-        low.set_xlabel("un-learning step")
-        top.set_xticklabels([])
-        top.set_xlim(low.get_xlim())
-        legend(top, 2)
-        svg = to_svg(figure, key, f"Un-learning path of {label(one)}: {title}", caption)
+    across, up = padded(steps), padded([*clean, *triggered])
+    top = Plot(310, across, up, left=46, bottom=152)
+    low = Plot(310, across, (-0.03, 1.05), left=46, top=192)
+    at, marks = ticks(*across, most=8), ticks(*up, most=5)
+    top.x_axis(at, [])
+    top.y_axis(marks, as_numbers(marks))
+    top.line(steps, clean, CLEAN, 1.8, shape="circle", label="clean")
+    top.line(steps, triggered, TRIGGERED, 1.8, dash=DASHED, shape="triangle", label="triggered")
+    top.legend()
+    low.x_axis(at, as_numbers(at), "un-learning step")
+    low.y_axis([0, 0.5, 1], ["0.0", "0.5", "1.0"], "AUROC")
+    low.line(across, [0.5, 0.5], MUTED, 1.2, dash=DOTTED)
+    low.line(steps, auroc, ACCENT, 1.8, shape="square")
+    svg = finished(
+        key, 310, f"Un-learning path of {label(one)}: {title}", caption, [*top.parts, *low.parts]
+    )
     rows = tuple(
         (f"{s:g}", *(f"{v:.3f}" if np.isfinite(v) else DASH for v in values))
         for s, *values in zip(steps, clean, triggered, auroc, strict=True)

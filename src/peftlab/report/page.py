@@ -46,7 +46,7 @@ def plain(drawing: Drawing) -> dict[str, Any]:
     from markupsafe import Markup
 
     return {
-        "svg": Markup(drawing.svg),  # noqa: S704  made by svg.to_svg, which escapes all text
+        "svg": Markup(drawing.svg),  # noqa: S704  made by plot or svg, which escape all text
         "title": drawing.title,
         "caption": drawing.caption,
         "header": drawing.header,

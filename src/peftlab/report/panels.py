@@ -4,34 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from peftlab.core.types import Floats
 from peftlab.report import curves
 from peftlab.report.figures import Drawing
-from peftlab.report.read import DASH, NONE, Cell
-from peftlab.report.results import Group, Spread, honest_error, percent, short_percent
-from peftlab.report.svg import (
+from peftlab.report.plot import (
     ACCENT,
     CLEAN,
+    DOTTED,
     INK,
     MUTED,
-    PAPER,
     RULE,
     TRIGGERED,
-    WIDTH,
-    axes,
-    canvas,
-    legend,
-    percent_axis,
-    style,
-    to_svg,
+    Plot,
+    finished,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from peftlab.report.read import DASH, NONE, Cell
+from peftlab.report.results import Group, Spread, honest_error, percent, short_percent
+from peftlab.report.scales import as_numbers, as_percent, ticks
+from peftlab.report.svg import WIDTH
 
 MOST_ROWS = 24  # rows that one panel draws; its table has them all
 ROW = 24  # pixels per row
@@ -60,29 +53,21 @@ def before_after(key: str, defence: str, groups: Sequence[Group]) -> Drawing | N
         "gives by honest error."
         + (f" The first {MOST_ROWS} of {len(rows)} are drawn." if len(rows) > MOST_ROWS else "")
     )
-    with style(key):
-        figure = canvas(34 + 46 + ROW * len(shown))
-        ax = _row_axes(figure, [row.name for row in shown])
-        # One artist per kind of mark, not per row: a grid has hundreds of rows.
-        ys = np.arange(len(shown), dtype=np.float64)
-        before, after = ([getattr(row, when).mean for row in shown] for when in ("before", "after"))
-        ax.hlines(ys, before, after, color=RULE, linewidth=4, zorder=1)
-        _bars(ax, [row.before for row in shown], ys - 0.2, TRIGGERED)
-        _bars(ax, [row.after for row in shown], ys + 0.2, ACCENT)
-        ax.plot(before, ys, "o", color=TRIGGERED, markerfacecolor=PAPER, markersize=8.5,
-                markeredgewidth=2, clip_on=False, linestyle="none", label="without",
-                zorder=3)  # fmt: skip
-        ax.plot(after, ys, "o", color=ACCENT, markersize=8.5, clip_on=False, linestyle="none",
-                label="with", zorder=4)  # fmt: skip
-        honest = [(row.honest, y) for y, row in enumerate(shown) if row.honest is not None]
-        if honest:
-            at, rows_with = np.array(honest).T
-            ax.vlines(at, rows_with - 0.32, rows_with + 0.32, color=MUTED, linewidth=1.6, zorder=2)
-        ax.set_xlim(0, 1)
-        ax.set_xlabel("attack success rate")
-        percent_axis(ax.xaxis)
-        legend(ax, 2)
-        svg = to_svg(figure, key, title, caption)
+    plot = _row_plot([row.name for row in shown], ROW, (0, 1))
+    _percent_axis(plot, "attack success rate")
+    # One path per kind of mark, not per row: a grid has hundreds of rows.
+    ys = np.arange(len(shown), dtype=np.float64)
+    before, after = ([getattr(row, when).mean for row in shown] for when in ("before", "after"))
+    plot.segments(before, ys, after, ys, RULE, 4)
+    _bars(plot, [row.before for row in shown], ys - 0.2, TRIGGERED)
+    _bars(plot, [row.after for row in shown], ys + 0.2, ACCENT)
+    honest = [(row.honest, y) for y, row in enumerate(shown) if row.honest is not None]
+    at, heights = np.array(honest).reshape(-1, 2).T
+    plot.segments(at, heights - 0.32, at, heights + 0.32, MUTED, 1.6)
+    plot.marks(before, ys, TRIGGERED, 4.25, hollow=2, label="without")
+    plot.marks(after, ys, ACCENT, 4.75, label="with")
+    plot.legend()
+    svg = finished(key, plot.height, title, caption, plot.parts)
     table = tuple(
         (r.name, percent(r.before.mean), percent(r.after.mean), _range(r.after), percent(r.honest))
         for r in rows
@@ -105,26 +90,28 @@ def _dumbbells(defence: str, groups: Sequence[Group]) -> list[_Row]:
     return rows
 
 
-def _row_axes(figure: Any, names: Sequence[str]) -> Axes:
+def _row_plot(names: Sequence[str], row: int, across: tuple[float, float]) -> Plot:
     """Return axes with one named row per name, first on top."""
     short = [_short(name, 24) for name in names]
-    ax = axes(figure, left=min(32 + 6.4 * max(map(len, short)), 0.42 * WIDTH), top=34)
-    ax.set_ylim(len(names) - 0.4, -0.6)
-    ax.set_yticks(range(len(names)), short)
-    ax.tick_params(axis="y", length=0, pad=11, labelcolor=INK)
-    ax.spines["left"].set_visible(False)
-    return ax
+    left = min(32 + 6.4 * max(map(len, short)), 0.42 * WIDTH)
+    plot = Plot(34 + 46 + row * len(names), across, (len(names) - 0.4, -0.6), left=left)
+    plot.names(short)
+    return plot
+
+
+def _percent_axis(plot: Plot, title: str) -> None:
+    at = ticks(plot.x.low, plot.x.high)
+    plot.x_axis(at, as_percent(at), title)
 
 
 def _short(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _bars(ax: Axes, spreads: Sequence[Spread], ys: Floats, colour: str) -> None:
+def _bars(plot: Plot, spreads: Sequence[Spread], ys: Floats, colour: str) -> None:
     known = [(one.low, one.high, y) for one, y in zip(spreads, ys, strict=True) if one.known]
-    if known:
-        low, high, at = np.array(known).T
-        ax.hlines(at, low, high, color=colour, linewidth=1.6, zorder=2)
+    low, high, at = np.array(known).reshape(-1, 3).T
+    plot.segments(low, at, high, at, colour, 1.6)
 
 
 def _range(spread: Spread) -> str:
@@ -143,20 +130,19 @@ def calibration(key: str, groups: Sequence[Group]) -> Drawing | None:
         "it was allowed. Shaded: where 95 % of the guards should lie if the claim is true; for "
         "one that promises an upper bound only the line counts."
     )
-    rows = []
-    with style(key):
-        figure = canvas(34 + 46 + (ROW + 10) * len(names))
-        ax = _row_axes(figure, names)
-        for y, name in enumerate(names):
-            own = [cell for cell in cells if cell.defence == name]
-            rows.append(_calibration_row(ax, y, name, own))
-        ax.set_xlim(left=0)
-        ax.set_xlabel("clean inputs flagged (FPR)")
-        percent_axis(ax.xaxis)
-        legend(ax, 3)
-        svg = to_svg(figure, key, title, caption)
+    shown = [cell for cell in cells if cell.defence in names]
+    known = [edge for cell in shown for edge in (*(_band(cell) or ()), cell.alpha) if edge]
+    widest = max([cell.metrics["fpr"] for cell in shown] + known) or 1.0
+    plot = _row_plot(names, ROW + 10, (0, 1.05 * widest))
+    _percent_axis(plot, "clean inputs flagged (FPR)")
+    rows = tuple(
+        _calibration_row(plot, y, name, [cell for cell in shown if cell.defence == name])
+        for y, name in enumerate(names)
+    )
+    plot.legend()
+    svg = finished(key, plot.height, title, caption, plot.parts)
     header = ("defence", "allowed", "mean", "lowest", "highest", "95 % band", "in band")
-    return Drawing(svg, title, caption, header, tuple(rows))
+    return Drawing(svg, title, caption, header, rows)
 
 
 def _guards(groups: Sequence[Group]) -> list[Cell]:
@@ -169,24 +155,23 @@ def _guards(groups: Sequence[Group]) -> list[Cell]:
     return list(found.values())
 
 
-def _calibration_row(ax: Axes, y: int, name: str, cells: Sequence[Cell]) -> tuple[str, ...]:
+def _calibration_row(plot: Plot, y: int, name: str, cells: Sequence[Cell]) -> tuple[str, ...]:
     rates = [cell.metrics["fpr"] for cell in cells]
     band = _band(cells[0])
+    low, high = y - 0.36, y + 0.36
     if band is not None:
-        ax.fill_betweenx([y - 0.36, y + 0.36], *band, color=ACCENT, alpha=0.22, linewidth=0,
-                         label=None if y else "95 % band")  # fmt: skip
+        plot.area([band[0], band[1], band[1], band[0]], [low, low, high, high], ACCENT,
+                  opacity=0.22, label="" if y else "95 % band")  # fmt: skip
     alpha = cells[0].alpha
     if alpha is not None:
-        ax.plot([alpha, alpha], [y - 0.36, y + 0.36], color=INK, linewidth=2.4, zorder=2)
-    for control, mark in ((False, "o"), (True, "o")):
-        own = [(i, c) for i, c in enumerate(cells) if c.control is control]
+        plot.segments([alpha], [low], [alpha], [high], INK, 2.4)
+    for control in (False, True):
+        own = [(i, c.metrics["fpr"]) for i, c in enumerate(cells) if c.control is control]
         # Spread the marks over the height of the row, so that equal rates stay countable.
         heights = [y - 0.24 + 0.48 * ((i * 0.618034) % 1) for i, _ in own]
-        ax.plot([c.metrics["fpr"] for _, c in own], heights, mark, color=CLEAN, markersize=5.5,
-                markerfacecolor=PAPER if control else CLEAN, linestyle="none", zorder=3,
-                clip_on=False,
-                label=("control" if control else "poisoned") if own and y == 0 else None,
-                )  # fmt: skip
+        word = ("control" if control else "poisoned") if own and y == 0 else ""
+        plot.marks([rate for _, rate in own], heights, CLEAN, 2.75 if control else 3.25,
+                   hollow=1 if control else 0, label=word)  # fmt: skip
     inside = DASH if band is None else (
         f"{sum(band[0] <= rate <= band[1] for rate in rates)} of {len(rates)}"
     )  # fmt: skip
@@ -227,21 +212,16 @@ def control_auroc(key: str, groups: Sequence[Group]) -> Drawing | None:
         "same triggered texts. A guard that sees the backdoor is at the dotted line (chance) on "
         "the unpoisoned one; a guard that sees odd words is not."
     )
-    with style(key):
-        figure = canvas(34 + 46 + (ROW + 10) * len(rows))
-        ax = _row_axes(figure, [row[0] for row in rows])
-        ax.axvline(0.5, color=MUTED, linestyle=":", linewidth=1.4)
-        for y, (_, poisoned, control) in enumerate(rows):
-            first = "_" if y else ""
-            ax.plot(control, [y + 0.18] * len(control), "o", color=CLEAN, markersize=7,
-                    markerfacecolor=PAPER, markeredgewidth=1.8, linestyle="none",
-                    clip_on=False, label=f"{first}control")  # fmt: skip
-            ax.plot(poisoned, [y - 0.18] * len(poisoned), "o", color=TRIGGERED, markersize=7,
-                    linestyle="none", clip_on=False, label=f"{first}poisoned")  # fmt: skip
-        ax.set_xlim(0, 1)
-        ax.set_xlabel("AUROC")
-        legend(ax, 2)
-        svg = to_svg(figure, key, title, caption)
+    plot = _row_plot([row[0] for row in rows], ROW + 10, (0, 1))
+    at = ticks(0, 1, most=5)
+    plot.x_axis(at, as_numbers(at), "AUROC")
+    plot.line([0.5, 0.5], [plot.y.low, plot.y.high], MUTED, 1.4, dash=DOTTED)
+    for y, (_, poisoned, control) in enumerate(rows):
+        words = ("", "") if y else ("control", "poisoned")
+        plot.marks(control, [y + 0.18] * len(control), CLEAN, 3.5, hollow=1.8, label=words[0])
+        plot.marks(poisoned, [y - 0.18] * len(poisoned), TRIGGERED, 4, label=words[1])
+    plot.legend()
+    svg = finished(key, plot.height, title, caption, plot.parts)
     table = tuple(
         (name, f"{np.mean(p):.3f}", f"{min(p):.3f}", f"{np.mean(c):.3f}", f"{max(c):.3f}")
         for name, p, c in rows

@@ -108,6 +108,22 @@ def percent_axis(axis: Any) -> None:
     axis.set_major_formatter(lambda share, _: f"{100 * share:.3g} %")
 
 
+def opening(key: str, height: float, title: str, description: str) -> str:
+    """Return the start of an ``<svg>`` element, with words for people who cannot see it.
+
+    Args:
+        key: letters, digits and dashes; unique in the page, prefix of all identifiers.
+        height: in pixels.
+        title: what the figure is.
+        description: what it shows.
+    """
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" '
+        f'aria-labelledby="{key}-t {key}-d"><title id="{key}-t">{escape(title)}</title>'
+        f'<desc id="{key}-d">{escape(description)}</desc>'
+    )
+
+
 def to_svg(figure: Figure, key: str, title: str, description: str) -> str:
     """Return the figure as one ``<svg>`` element for use inside HTML.
 
@@ -121,18 +137,14 @@ def to_svg(figure: Figure, key: str, title: str, description: str) -> str:
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = _UNWANTED.sub("", buffer.getvalue())
     text = text[text.index("<svg") :]
-    width, height = (round(size * 72) for size in figure.get_size_inches())
-    opening = (
-        f'<svg viewBox="0 0 {width} {height}" role="img" '
-        f'aria-labelledby="{key}-t {key}-d"><title id="{key}-t">{escape(title)}</title>'
-        f'<desc id="{key}-d">{escape(description)}</desc>'
-    )
+    height = round(figure.get_figheight() * 72)
     body = _own_ids(text[_OPENING.match(text).end() :], key)  # type: ignore[union-attr]
     body = _GEOMETRY.sub(lambda found: _LONG_NUMBER.sub(r"\1", found.group()), body)
     for colour, variable in _VARIABLES.items():
         body = body.replace(colour, f"var({variable})")
     body = body.replace("xlink:href", "href").replace("'DejaVu Sans'", "system-ui, sans-serif")
-    return opening + re.sub(r">\s+<", "><", body).strip()
+    body = re.sub(r">\s+<", "><", body).strip()
+    return opening(key, height, title, description) + body
 
 
 def _own_ids(text: str, key: str) -> str:
