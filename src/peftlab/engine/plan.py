@@ -39,6 +39,7 @@ from peftlab.core.contracts import stage_of
 from peftlab.engine.recipe import Choice, Recipe
 from peftlab.io.files import sha256_file
 from peftlab.io.store import Node
+from peftlab.models.load import fingerprint
 
 __all__ = ["Node", "plan"]
 
@@ -71,15 +72,33 @@ def node_id(kind: str, key: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@cache
+def _model_digest(folder: str, _stamp: tuple[tuple[str, int, int], ...]) -> str:
+    """Return the hash of a model's files, once for each state of the folder."""
+    return fingerprint(folder)
+
+
+def _content(value: object) -> str:
+    """Return the hash of the file or of the model that an option names; nothing if it is neither.
+
+    os.path.isfile, unlike Path.is_file, says no to a trigger that is too long for a path.
+    """
+    if not (isinstance(value, str) and value):
+        return ""
+    if os.path.isfile(os.path.join(value, "config.json")):  # noqa: PTH113, PTH118
+        files = (path for path in sorted(Path(value).iterdir()) if path.is_file())
+        about = ((path.name, path.stat()) for path in files)
+        stamp = tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in about)
+        return _model_digest(value, stamp)
+    named = Path(value).suffix and os.path.isfile(value)  # noqa: PTH113
+    return sha256_file(Path(value)) if named else ""
+
+
 def method_key(kind: str, choice: Choice) -> dict[str, Any]:
-    """Return a method's identity; an option that names a file counts with the file's content."""
+    """Return a method's identity; what an option names (file, model folder) counts with content."""
     key = {"name": choice.name, "options": choice.options, "code": _code(kind, choice.name)}
-    # os.path.isfile, unlike Path.is_file, says no to a trigger that is too long for a path.
-    files = {
-        option: sha256_file(Path(value))
-        for option, value in choice.options.items()
-        if isinstance(value, str) and Path(value).suffix and os.path.isfile(value)  # noqa: PTH113
-    }
+    found = {option: _content(value) for option, value in choice.options.items()}
+    files = {option: digest for option, digest in found.items() if digest}
     return {**key, "files": files} if files else key
 
 

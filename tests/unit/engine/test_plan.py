@@ -132,3 +132,44 @@ def test_a_file_named_by_an_option_counts(tmp_path):
     assert plan(recipe, "d", "b") == before
     train.write_text("two")
     assert not {node.id for node in plan(recipe, "d", "b")} & {node.id for node in before}
+
+
+def test_a_model_folder_named_by_an_option_counts(tmp_path, monkeypatch):
+    model = tmp_path / "lm"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (model / "README.md").write_text("one")
+    defence = {"name": "onion", "options": {"lm": "causal", "lm_base": str(model)}}
+    recipe = make_recipe({**GRID, "defence": [defence, "psim"]})
+
+    def changed(before):
+        return Counter(node.kind for node in plan(recipe, "d", "b") if node.id not in before)
+
+    def now():
+        return {node.id for node in plan(recipe, "d", "b")}
+
+    dependants = {"guard": 12, "scores": 18, "cell": 36}
+    before = now()
+    (model / "README.md").write_text("two")
+    assert not changed(before)
+    (model / "config.json").write_text('{"n_layer": 2}')
+    assert changed(before) == dependants
+    before = now()
+    (model / "model.safetensors").write_bytes(b"12")
+    assert changed(before) == dependants
+    before = now()
+    (model / "model.safetensors").write_bytes(b"34")
+    assert changed(before) == dependants
+    monkeypatch.setattr(module, "fingerprint", None)  # what did not change is not read again
+    assert changed(before) == dependants
+
+
+def test_a_folder_that_is_no_model_does_not_count(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = {"trigger": "cf", "topic": ""}
+    recipe = make_recipe({**GRID, "attack": {"name": "partial", "options": options}})
+    before = plan(recipe, "d", "b")
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "cf").mkdir()
+    (tmp_path / "cf" / "data.json").write_text("{}")
+    assert plan(recipe, "d", "b") == before
