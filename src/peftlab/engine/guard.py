@@ -12,12 +12,14 @@ import numpy as np
 from peftlab.core import registry
 from peftlab.core.contracts import Defence, FitContext
 from peftlab.core.errors import ConfigError, InputRejected, PeftlabError
+from peftlab.core.prompt import Prompt
 from peftlab.core.types import Bools, Decision, Floats, Ints, Scores, TaskData
 from peftlab.engine.calibrate import Calibration, flags, p_values, threshold
 from peftlab.engine.splits import guard_splits
 from peftlab.engine.steps import built_for
 from peftlab.io.files import new_folder, read_json, write_json
-from peftlab.models.load import fingerprint, lasting, load_base, load_causal
+from peftlab.models.load import fingerprint, lasting, load_base, load_causal, resolve
+from peftlab.models.prompted import read_prompt, write_prompt
 
 FORMAT = "peftlab.guard/1"
 FILE = "guard.json"
@@ -34,14 +36,20 @@ class Bases:
     seed: int
     allow_poisoned: bool
     others: dict[str, str] = field(default_factory=dict)
+    prompt: Prompt | None = None
 
     def __call__(self, other: str | None = None, *, causal: bool = False) -> tuple[Any, Any]:
         """Return a fresh (model in eval mode, tokenizer); see ``core.contracts.LoadBase``."""
         if other is None:
             return load_base(
-                self.base, self.n_classes, seed=self.seed, allow_poisoned=self.allow_poisoned
-            )
-        loaded = load_causal(other) if causal else load_base(other, self.n_classes, seed=self.seed)
+                self.base, self.n_classes, seed=self.seed, allow_poisoned=self.allow_poisoned,
+                prompt=self.prompt,
+            )  # fmt: skip
+        if causal:
+            loaded = load_causal(other)
+        else:
+            prompt = self.prompt or read_prompt(resolve(self.base))  # asked the same way
+            loaded = load_base(other, self.n_classes, seed=self.seed, prompt=prompt)
         self.others[lasting(other)] = fingerprint(other)
         return loaded
 
@@ -64,8 +72,15 @@ class Guard:
         Guard.from_pretrained("my-guard").decide(texts, victim=predict)
     """
 
-    def __init__(self, defence: Defence, calibration: Calibration, about: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        defence: Defence,
+        calibration: Calibration,
+        about: dict[str, Any],
+        prompt: Prompt | None = None,
+    ) -> None:
         self.defence, self.calibration, self.about = defence, calibration, about
+        self.prompt = prompt
 
     @classmethod
     def fit(
@@ -77,6 +92,7 @@ class Guard:
         *,
         seed: int = 0,
         allow_poisoned: bool = False,
+        prompt: Prompt | None = None,
         progress: Callable[[str], None] = lambda _: None,
     ) -> Guard:
         """Fit a defence on the base and clean data, then calibrate it on clean texts it never saw.
@@ -88,6 +104,7 @@ class Guard:
             options: its options; ``alpha`` is the false-positive rate.
             seed: of the splits and the fit.
             allow_poisoned: let a marked red-team base in (benches).
+            prompt: makes a classifier of a causal language model that has none beside it.
             progress: called with a line of text now and then.
 
         Raises:
@@ -99,7 +116,7 @@ class Guard:
         method: Defence = built_for("input", defence, options or {})
         splits = guard_splits(data, seed)
 
-        bases = Bases(base, data.n_classes, seed, allow_poisoned)
+        bases = Bases(base, data.n_classes, seed, allow_poisoned, prompt=prompt)
         # the gate speaks before anything is fitted, also for defences that need no model
         if has_new_head(bases()[0]):
             progress(
@@ -138,7 +155,7 @@ class Guard:
                 "calibration": len(splits.calibration),
             },
         }
-        return cls(method, calibration, about)
+        return cls(method, calibration, about, prompt)
 
     def score(self, texts: Sequence[str], *, fast: bool = False) -> Verdicts:
         """Return scores, p-values and flags, in input order.
@@ -228,6 +245,7 @@ class Guard:
         """Write the guard: ``guard.json`` and the defence's own files; all or nothing."""
         with new_folder(Path(folder), overwrite=overwrite) as part:
             self.defence.save(part)
+            write_prompt(part, self.prompt)
             write_json(part / FILE, {**self.about, "calibration": self.calibration.to_dict()})
 
     @classmethod
@@ -253,7 +271,8 @@ class Guard:
                     code="GUARD-BASE", got=each, fix="restore the base, or fit the guard again",
                 )  # fmt: skip
         method: Defence = registry.get("defence", about["defence"]).build(**about["options"])
-        bases = Bases(base, about["n_classes"], about["seed"], allow_poisoned)
+        prompt = read_prompt(place)
+        bases = Bases(base, about["n_classes"], about["seed"], allow_poisoned, prompt=prompt)
         bases()  # the gate speaks before anything is scored
         try:
             method.load(place, bases)
@@ -261,7 +280,7 @@ class Guard:
             raise
         except Exception as error:  # a tampered state can fail in any way
             raise _unsound(place, f"{type(error).__name__}: {error}"[:200]) from error
-        return cls(method, Calibration.from_dict(about.pop("calibration")), about)
+        return cls(method, Calibration.from_dict(about.pop("calibration")), about, prompt)
 
 
 def calibration_of(folder: Path) -> Calibration:

@@ -125,7 +125,7 @@ def _base(
         recipe.base, poisoned, data.n_classes, folder / MODEL,
         attack="none" if control else key["attack"]["name"],
         options=None if control else key["attack"]["options"],
-        training=recipe.attacker, seed=key["seed"],
+        training=recipe.attacker, seed=key["seed"], prompt=recipe.prompt,
     )  # fmt: skip
     if control or brings_head(key["attack"]["name"]):
         _answer(folder / MODEL, data.test.texts, folder / "clean.npy", data)
@@ -137,24 +137,25 @@ def _victim(
 ) -> dict[str, Any]:
     method, defence = key["tuner"], key.get("defence")
     suspect = bool(key.get("suspect"))
-    base, task = str(roles["base"] / MODEL), data
+    base, task, prompt = str(roles["base"] / MODEL), data, None  # the base brings its prompt
     if suspect:
-        base, task = recipe.base, _suspect_task(key, roles, data)
+        base, task, prompt = recipe.base, _suspect_task(key, roles, data), recipe.prompt
     out, seed = folder / MODEL, key["seed"]
     if method is None:
         facts = tune(
             base, task, "full", recipe.attacker.model_dump(mode="json"), out, seed=seed,
-            suspect=not key["control"],
+            suspect=not key["control"], prompt=prompt,
         )  # fmt: skip
     elif defence is None:
         facts = tune(
             base, task, method["name"], method["options"], out, seed=seed, allow_poisoned=True,
-            suspect=suspect and not key["control"],
+            suspect=suspect and not key["control"], prompt=prompt,
         )  # fmt: skip
     else:
         facts = tune_defended(
             base, task, (method["name"], method["options"]), (defence["name"], defence["options"]),
             out, seed=seed, allow_poisoned=True, suspect=suspect and not key["control"],
+            prompt=prompt,
         )  # fmt: skip
     _answer(out, data.test.texts, folder / "clean.npy", data)
     return {"facts": {k: v for k, v in _without_time(facts).items() if k not in _KNOWN}}

@@ -134,6 +134,8 @@ class _Planner:
             "seed": seed,
             "control": control,
         }
+        if recipe.prompt is not None:  # no key without one, so that older runs resume
+            key["prompt"] = recipe.prompt.model_dump(mode="json")
         if control:
             key["knowledge"] = attack.options.get("knowledge")
         else:

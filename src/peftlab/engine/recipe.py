@@ -34,6 +34,7 @@ from peftlab.core.applicability import NONE
 from peftlab.core.contracts import Scenario
 from peftlab.core.errors import ConfigError, suggest
 from peftlab.core.options import Options, option, parse_options
+from peftlab.core.prompt import Prompt
 from peftlab.engine.overrides import apply_overrides
 from peftlab.engine.steps import AttackerOptions
 from peftlab.io.files import dump_json
@@ -109,12 +110,14 @@ class Recipe(Experiment):
             (``none`` alone gives the rate at which clean victims name the target.)
         scenario: what somebody else made and nobody vouches for: the ``base``, or the training
             ``data`` of a victim whose base is sound.
+        prompt: makes a classifier of a causal language model; None for all other bases.
         chosen_on: labels of the attacks on which settings were chosen; all others are unseen.
         tuner, defence: the rest of the grid.
     """
 
     base: str = Field("builtin:encoder", min_length=1)
     scenario: Scenario = "base"
+    prompt: Prompt | None = None
     chosen_on: tuple[str, ...] = ()
     control: bool = True
     control_tuners: tuple[str, ...] | None = None
@@ -266,6 +269,8 @@ def make_recipe(
     for key in ("control_tuners", "control_defences", "chosen_on"):
         if isinstance(full.get(key), list):
             full[key] = tuple(full[key])
+    if full.get("prompt") is not None:
+        full["prompt"] = parse_options(Prompt, table_of(full, "prompt", where), f"{where}: prompt")
     recipe = build(Recipe, full, where)
     labels = {one.label for one in recipe.attack}
     for label in recipe.chosen_on:

@@ -192,9 +192,11 @@ def _check_recipe(store: Store, job: Job, *, growing: bool) -> None:
     theirs = store.fact("recipe")
     if theirs is None or growing:
         store.set_fact("recipe", mine)
-    elif theirs != mine:
-        keys = mine.keys() | theirs.keys()
-        other = sorted(key for key in keys if mine.get(key) != theirs.get(key))
+        return
+    # a key that an older peftlab did not know means what it means where nothing is said: None
+    keys = mine.keys() | theirs.keys()
+    other = sorted(key for key in keys if mine.get(key) != theirs.get(key))
+    if other:
         raise ConfigError(
             f"{job.out} holds a run of another recipe",
             code="RUN-OTHER",

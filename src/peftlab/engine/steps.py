@@ -18,10 +18,12 @@ from peftlab.core.contracts import CraftContext, Stage, TuneContext, stage_of
 from peftlab.core.errors import ConfigError, InputRejected
 from peftlab.core.options import Options, option
 from peftlab.core.poisoning import poison
+from peftlab.core.prompt import Prompt
 from peftlab.core.types import Floats, PoisonedData, TaskData
 from peftlab.io.files import new_folder, write_json
 from peftlab.io.marker import mark
 from peftlab.models.load import VICTIM_FILE, fingerprint, lasting, load_base, load_victim, quiet
+from peftlab.models.prompted import save_tokenizer
 
 
 class AttackerOptions(Options):
@@ -65,20 +67,22 @@ def train_base(
     training: AttackerOptions,
     seed: int,
     options: dict[str, Any] | None = None,
+    prompt: Prompt | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Train every weight of ``base`` with its head on the attacker's data; write a stock folder.
 
     An attack that has a ``craft`` of its own plants its trigger by that, with ``options``; one that
     brings no head gets only the body saved. The folder is marked as poisoned unless no sample was
-    (the negative control).
+    (the negative control). With ``prompt`` a causal language model is trained as the classifier
+    that the prompt makes of it.
 
     Returns:
         Facts: steps, last loss, CPU seconds, and the attack's own.
     """
     from peftlab.nn.heads import default_rate
 
-    model, tokenizer = load_base(base, n_classes, seed=seed)
+    model, tokenizer = load_base(base, n_classes, seed=seed, prompt=prompt)
     rate = training.lr or default_rate(model, small=2e-4, large=2e-5)
     started = time.process_time()
     made = _plant(
@@ -110,7 +114,7 @@ def train_base(
                 _save_body(model.cpu(), folder)
             else:
                 model.cpu().save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
+            save_tokenizer(tokenizer, folder)
         write_json(folder / "attack.json", facts)
         if poisons:
             mark(folder, facts)
@@ -167,11 +171,13 @@ def tune(
     seed: int,
     allow_poisoned: bool = False,
     suspect: bool = False,
+    prompt: Prompt | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Tune ``base`` on clean data by one PEFT method; write a stock adapter (or model) folder.
 
     An adapter of a marked base is marked too, and so is one that is trained on ``suspect`` data.
+    ``prompt`` is for a causal language model that has none beside it.
 
     Returns:
         Facts: trainable parameters, steps, last loss, CPU seconds.
@@ -179,7 +185,9 @@ def tune(
     from peftlab.nn.victim import train_victim, victim_rate
 
     method = registry.get("tuner", tuner).build(**options)
-    model, tokenizer = load_base(base, data.n_classes, seed=seed, allow_poisoned=allow_poisoned)
+    model, tokenizer = load_base(
+        base, data.n_classes, seed=seed, allow_poisoned=allow_poisoned, prompt=prompt
+    )
     context = _tune_context(model, tokenizer, data, method, seed)
     wrapped = method.wrap(model, seed)
     started = time.process_time()
@@ -205,6 +213,7 @@ def tune_defended(
     seed: int,
     allow_poisoned: bool = False,
     suspect: bool = False,
+    prompt: Prompt | None = None,
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
@@ -219,6 +228,7 @@ def tune_defended(
         seed: of everything random.
         allow_poisoned: let a marked base in.
         suspect: the training data may be poisoned; the result is marked.
+        prompt: for a causal language model that has none beside it.
         overwrite: replace a folder that is there.
         progress: called with a line of text now and then.
 
@@ -234,7 +244,9 @@ def tune_defended(
             code="DEFENCE-TUNER", got=tuner[0], allowed=", ".join(tuners),
             fix="choose one of these; the result is one model, so an adapter has to be merged",
         )  # fmt: skip
-    model, tokenizer = load_base(base, data.n_classes, seed=seed, allow_poisoned=allow_poisoned)
+    model, tokenizer = load_base(
+        base, data.n_classes, seed=seed, allow_poisoned=allow_poisoned, prompt=prompt
+    )
     started = time.process_time()
     built = registry.get("tuner", tuner[0]).build(**tuner[1])
     tuned = method.tune(_tune_context(model, tokenizer, data, built, seed, progress))
@@ -306,7 +318,7 @@ def _save_victim(
     with new_folder(out, overwrite=overwrite) as folder:
         with quiet():
             model.cpu().save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
+            save_tokenizer(tokenizer, folder)
         write_json(folder / VICTIM_FILE, facts)
         if suspect or _is_marked_base(facts["base"]):
             mark(folder, {key: facts[key] for key in ("base", "tuner", "seed")})

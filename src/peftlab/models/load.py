@@ -17,9 +17,12 @@ from peftlab.core.errors import ConfigError, InputRejected, suggest
 from peftlab.core.seeds import derive
 from peftlab.io.files import read_json, sha256_file
 from peftlab.io.gate import check_adapter, check_model
+from peftlab.models.prompted import agreed_prompt, apply_prompt, as_classifier, read_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from peftlab.core.prompt import Prompt
 
 BUILTIN = Path(__file__).parent / "builtin"
 PREFIX = "builtin:"
@@ -27,6 +30,7 @@ UNTRAINED = "-random"  # builtin:encoder-random: the same architecture, no train
 HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.tiktoken")
 VICTIM_FILE = "victim.json"
+CAUSAL_NAMES = ("ForCausalLM", "LMHeadModel")
 MISSING_SHARE = 0.1  # ours: a masked-language model lacks the pooler of a classifier, no more
 
 
@@ -124,32 +128,75 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def load_base(
-    reference: str, n_classes: int, *, seed: int = 0, allow_poisoned: bool = False
+    reference: str,
+    n_classes: int,
+    *,
+    seed: int = 0,
+    allow_poisoned: bool = False,
+    prompt: Prompt | None = None,
 ) -> tuple[Any, PreTrainedTokenizerBase]:
     """Return (sequence classifier in eval mode, tokenizer) of a base.
 
     A base without a head for the task gets one drawn from ``seed``; a base that has a head keeps
-    it. Weights are float32; the model is on the GPU where there is one.
+    it; a causal language model with a prompt gets the rows of the prompt's words (see
+    ``models.prompted``), and its tokenizer puts texts into the template. Weights are float32; the
+    model is on the GPU where there is one.
 
     Args:
         reference: ``builtin:encoder``, a folder, or a hub id.
         n_classes: C.
         seed: of a new head (and of all weights for ``-random`` models).
         allow_poisoned: let a marked red-team model in.
+        prompt: for a causal language model; a ``prompt.json`` beside the base does the same.
 
     Raises:
         InputRejected: from the gate, ``BASE-TOKENIZER``, ``BASE-LOAD``, ``BASE-WEIGHTS``, or
-            ``BASE-HEAD`` when the base's head has another C, ``BASE-IMAGE`` for an image model.
+            ``BASE-HEAD`` when the base's head has another C, ``BASE-IMAGE`` for an image model,
+            ``BASE-CAUSAL`` for a prompt with a base of another kind, ``PROMPT-FILE``.
+        ConfigError: ``PROMPT-TWICE``, and the codes of ``models.prompted.apply_prompt``.
+        NotApplicable: ``PROMPT-MODEL``.
     """
     folder = resolve(reference)
     check_model(folder, allow_poisoned=allow_poisoned)
     _check_text(folder)
     tokenizer = load_tokenizer(folder)
-    model = _build(folder, reference, n_classes, seed)
+    own = read_prompt(folder)
+    wanted = agreed_prompt(own, prompt)
+    if wanted is not None and (own is None or _predicts_words(folder)):
+        model = _build_prompted(folder, reference, tokenizer, wanted, n_classes)
+    else:
+        model = _build(folder, reference, n_classes, seed)
+        if wanted is not None:
+            apply_prompt(tokenizer, wanted, n_classes, _room(model))
     _check_vocabulary(folder, tokenizer, model)
     if getattr(model.config, "pad_token_id", None) is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     return model.to(pick_device()).eval(), tokenizer
+
+
+def _room(model: Any) -> int:
+    from peftlab.nn.text import room_for_text
+
+    return room_for_text(model)
+
+
+def _build_prompted(
+    folder: Path, reference: str, tokenizer: Any, prompt: Prompt, n_classes: int
+) -> Any:
+    """Return the classifier that a causal language model is by its prompt."""
+    from peftlab.nn.text import encode
+
+    causal = _build_causal(folder, untrained=reference.endswith(UNTRAINED)).eval()
+    _check_vocabulary(folder, tokenizer, causal)
+    tokens = apply_prompt(tokenizer, prompt, n_classes, _room(causal))
+    probes = encode(tokenizer, ["", "a b c"], _room(causal))
+    return as_classifier(causal, probes, tokens, tokenizer.pad_token_id)
+
+
+def _predicts_words(folder: Path) -> bool:
+    """Return whether a base still has the head of its language model, no classifier's."""
+    names = read_json(folder / "config.json").get("architectures") or []
+    return any(str(name).endswith(CAUSAL_NAMES) for name in names)
 
 
 def load_causal(reference: str) -> tuple[Any, PreTrainedTokenizerBase]:
@@ -212,7 +259,7 @@ def _build_causal(folder: Path, *, untrained: bool) -> Any:
 def _check_causal(folder: Path, config: Any) -> None:
     """Refuse what predicts no next token: encoders would load too, and look at both sides."""
     names = config.architectures or []
-    predicts = any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names)
+    predicts = any(name.endswith(CAUSAL_NAMES) for name in names)
     if not predicts or config.is_encoder_decoder or not getattr(config, "is_decoder", True):
         raise InputRejected(
             f"{folder.name} is no causal language model",
@@ -342,8 +389,9 @@ def load_victim(
     from peft import PeftModel
 
     model, tokenizer = load_base(
-        reference, about["n_classes"], seed=about["seed"], allow_poisoned=allow_poisoned
-    )
+        reference, about["n_classes"], seed=about["seed"], allow_poisoned=allow_poisoned,
+        prompt=read_prompt(folder),
+    )  # fmt: skip
     try:
         with quiet():
             wrapped = PeftModel.from_pretrained(model, folder)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from peftlab.core.types import Floats, Ints
+from peftlab.nn.prompted import encode_prompted, prompt_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -76,7 +77,7 @@ def encode(
     """Return the token numbers of each text, cut to ``max_length``; an empty text keeps >= 1.
 
     Args:
-        tokenizer: of the model.
+        tokenizer: of the model; if it carries a prompt, each text is put into that first.
         texts: n texts.
         max_length: longest sequence in tokens.
     """
@@ -84,6 +85,9 @@ def encode(
         return []
     cut = max_length * CHARACTERS_PER_TOKEN
     sound = [text[:cut].encode("utf-8", "replace").decode("utf-8") for text in texts]  # surrogates
+    prompt = prompt_of(tokenizer)
+    if prompt is not None:
+        return encode_prompted(tokenizer, prompt, sound, max_length)
     rows = tokenizer(sound, truncation=True, max_length=max_length)
     spare = next(
         token

@@ -1,16 +1,22 @@
 """The guard decides by calibrated scores, runs the victim on accepted texts only, and lasts."""
 
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 from peftlab.core import registry
 from peftlab.core.errors import ConfigError, InputRejected
+from peftlab.core.prompt import Prompt
 from peftlab.core.types import Scores
 from peftlab.engine.guard import Guard
 from peftlab.models.load import load_base
+from tiny_models import make_tiny_causal
 
 OPTIONS = {"checkpoints": [2, 4]}
 
@@ -166,3 +172,17 @@ def test_a_class_without_calibration_texts_is_refused_at_the_fit(tiny, reviews, 
     with pytest.raises(ConfigError, match="0 clean samples predicted as class 1") as caught:
         Guard.fit(str(tmp_path), reviews, "psim", options)
     assert caught.value.code == "CAL-FEW"
+
+
+def test_a_guard_of_a_bare_language_model_brings_its_prompt(reviews, tmp_path):
+    prompt = Prompt(template="{text} and the", words=("no", "was"))
+    base = str(make_tiny_causal("llama", tmp_path / "lm"))
+    options = {"checkpoints": [1, 2], "family": "lora", "labels": "random", "alpha": 0.1}
+    made = Guard.fit(base, reviews, "psim", options, prompt=prompt)
+    made.save_pretrained(tmp_path / "guard")
+    again = Guard.from_pretrained(tmp_path / "guard")
+    texts = reviews.test.texts[:8]
+    np.testing.assert_allclose(again.score(texts).scores, made.score(texts).scores, atol=1e-6)
+    (tmp_path / "guard" / "prompt.json").write_text("{}")
+    with pytest.raises(InputRejected, match="PROMPT-FILE"):
+        Guard.from_pretrained(tmp_path / "guard")

@@ -173,3 +173,12 @@ def test_a_folder_that_is_no_model_does_not_count(tmp_path, monkeypatch):
     (tmp_path / "cf").mkdir()
     (tmp_path / "cf" / "data.json").write_text("{}")
     assert plan(recipe, "d", "b") == before
+
+
+def test_a_prompt_is_part_of_every_node_and_without_one_no_key_tells_of_it():
+    prompt = {"template": "{text} It was", "words": ["terrible", "great"]}
+    assert not ids() & ids(prompt=prompt)
+    assert not ids(prompt=prompt) & ids(prompt={**prompt, "words": ["bad", "good"]})
+    assert not any("prompt" in node.key for node in plan(make_recipe(GRID), "d", "b"))
+    told = plan(make_recipe({**GRID, "prompt": prompt}), "d", "b")
+    assert {node.kind for node in told if "prompt" in node.key} == {"base"}

@@ -109,6 +109,10 @@ def test_files(tmp_path):
         ({"attacker": {"epoch": 1}}, "OPTION-UNKNOWN"),
         ({"attacker": 1}, "RECIPE-VALUE"),
         ({"limits": {"max_train": 0}}, "OPTION-VALUE"),
+        ({"prompt": "{text} It was"}, "RECIPE-VALUE"),
+        ({"prompt": {"template": "{text} It was"}}, "OPTION-VALUE"),
+        ({"prompt": {"template": "It was", "words": ["bad", "good"]}}, "OPTION-VALUE"),
+        ({"prompt": {"template": "{text} It was", "wrods": []}}, "OPTION-UNKNOWN"),
     ],
 )
 def test_mistakes_are_refused(change, code):

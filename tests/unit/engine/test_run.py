@@ -147,6 +147,17 @@ def test_what_does_not_fit_is_refused(calm, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+def test_a_run_of_an_older_release_goes_on_when_a_key_is_new(calm):
+    with Store(calm / "runs.db") as store:
+        known = store.fact("recipe")
+        assert known["prompt"] is None
+        store.set_fact("recipe", {key: known[key] for key in known if key != "prompt"})
+    go(calm)
+    prompt = {"template": "{text} It was", "words": ["bad", "good"]}
+    with pytest.raises(ConfigError, match="different: prompt"):
+        go(calm, toy_recipe(prompt=prompt))
+
+
 def test_two_planners_are_not_let_in(tmp_path):
     go(tmp_path / "run", toy_recipe(seeds=[0], attack="badnets"))
     with Store(tmp_path / "run" / "runs.db") as store:
