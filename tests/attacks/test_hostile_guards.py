@@ -1,15 +1,21 @@
 """Guards that were tampered with, or whose base was: refused before anything is scored."""
 
 import json
+import math
 import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from cli_tools import cli, refused, write_task
+from peftlab.core.errors import InputRejected
+from peftlab.engine import guard as engine
+from peftlab.engine.guard import Guard
 from tiny_models import make_tiny
 
 
@@ -117,3 +123,86 @@ def test_a_guard_of_a_marked_base_needs_leave(fitted, tmp_path):
     refused(cli("guard", "fit", *given, "--out", guard), 3, "MARK-POISONED", tmp_path / "out")
     assert cli("guard", "fit", *given, "--out", guard, "--allow-poisoned").code == 0
     refused(score(guard, fitted), 3, "MARK-POISONED")
+
+
+# Below, states that are whole files of the right form with wrong numbers in them.
+
+QUICK = {  # with as little work as each can do
+    "counterweight": ("candidates=2", "trials=4"),
+    "lmsanitator": ("rounds=1", "steps=2", "batch=4", "spread=1", "distance=0", "own=1"),
+    "mdp": ("variants=2", "anchors=4"),
+    "paraphrase": (),
+    "rap": ("epochs=1", "steps=2"),
+    "strip": ("copies=2", "donors=opposite"),
+}
+WRONG = (None, True, "x", [], {}, -1, 2**40, 2**70, 1e308, 5e-324, math.nan)
+ARRAYS = {
+    "nan": lambda a: np.full_like(a, np.nan),
+    "largest": lambda a: np.full_like(a, np.finfo(a.dtype).max),
+    "short": lambda a: a[:0],
+    "long": lambda a: np.concatenate([a, a]),
+    "another shape": lambda a: a[None],
+    "another kind": lambda a: np.ones(a.shape, dtype=bool),
+}
+
+
+@pytest.fixture(scope="module", params=QUICK)
+def quick(request, fitted):
+    """A guard of the base, fitted on little; its base is read once for all its states."""
+    folder = fitted / request.param
+    options = [part for value in QUICK[request.param] for part in ("-o", value)]
+    result = cli("guard", "fit", "--base", fitted / "base", "--data", fitted / "data",
+                 "--defence", request.param, *options, "--out", folder)  # fmt: skip
+    assert result.code == 0, result.err
+    pair = engine.load_base(str(fitted / "base"), 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "load_base", lambda *_, **__: pair)
+        yield folder
+
+
+def is_refused(folder):
+    """Do all that reads a guard's state; return whether it was refused in plain words at once."""
+    try:
+        guard = Guard.from_pretrained(folder)
+    except InputRejected:
+        return True
+    assert np.isfinite(guard.score(["a lovely film", ""]).scores).all()
+    json.dumps(guard.defence.diagnostics(), allow_nan=False)
+    return False
+
+
+def leaves(node, path=()):
+    """Return where values of a state stand, of long lists the first alone."""
+    inner = node.items() if isinstance(node, dict) else enumerate(node[:1])
+    for key, value in inner:
+        yield (*path, key)
+        if isinstance(value, dict | list):
+            yield from leaves(value, (*path, key))
+
+
+def test_any_value_of_a_state_may_be_wrong(quick):
+    assert not is_refused(quick)
+    for file in (path for path in quick.glob("*.json") if path.name != "guard.json"):
+        whole, refusals = file.read_text(), 0
+        for *path, last in leaves(json.loads(whole)):
+            for value in WRONG:
+                state = node = json.loads(whole)
+                for key in path:
+                    node = node[key]
+                node[last] = value
+                file.write_text(json.dumps(state))
+                refusals += is_refused(quick)
+        assert refusals > len(WRONG)
+        file.write_text(whole)
+
+
+def test_any_array_of_a_state_may_be_wrong(quick):
+    for file in quick.glob("*.safetensors"):
+        whole = load_file(file)
+        for name, array in whole.items():
+            for change in ARRAYS.values():
+                save_file({**whole, name: change(array)}, file)
+                assert is_refused(quick)
+            save_file({key: each for key, each in whole.items() if key != name}, file)
+            assert is_refused(quick)
+        save_file(whole, file)

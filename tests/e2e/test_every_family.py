@@ -7,11 +7,16 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from cli_tools import cli, refused, write_task
+from peftlab.core import registry
+from peftlab.core.contracts import FitContext
+from peftlab.engine.steps import load_data
+from peftlab.models.load import load_base
 from tiny_models import FAMILIES, make_tiny
 
 TUNERS = ("prompt", "ptuning", "prefix", "full")
@@ -21,6 +26,15 @@ GUARDS = {
     "official": ["-o", "compat=official"],
     "onion": [],
 }
+QUICK = {  # by the contract, with as little work as each can do
+    "counterweight": {"candidates": 2, "trials": 4},
+    "lmsanitator": {"rounds": 1, "steps": 2, "batch": 4, "spread": 1, "distance": 0},
+    "mdp": {"variants": 2},
+    "paraphrase": {},
+    "rap": {"epochs": 1, "steps": 2},
+    "strip": {"copies": 2},
+}
+ODD = ["", "a lovely film", "cf the plot", "film " * 5000, "\u00e9\u4e2d \U0001f600"]
 
 
 @pytest.fixture(scope="module")
@@ -82,13 +96,12 @@ def test_guard_fit_score_eval(family, task, guard, tmp_path):
              "--allow-poisoned")  # fmt: skip
     fitted = cli("guard", "fit", *given, "--out", tmp_path / "guard", "--json")
     assert fitted.code == 0, fitted.err
-    texts = ["", "a lovely film", "cf the plot", "film " * 5000, "\u00e9\u4e2d \U0001f600"]
     file = tmp_path / "texts.jsonl"
-    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in ODD))
     scored = cli("guard", "score", tmp_path / "guard", "--file", file, "--allow-poisoned", "--json")
     assert scored.code == 0, scored.err
     rows = [json.loads(line) for line in scored.out.splitlines()]
-    assert len(rows) == len(texts)
+    assert len(rows) == len(ODD)
     assert all(row.keys() == {"score", "p_value", "flagged"} for row in rows)
     again = cli("guard", "score", tmp_path / "guard", "--file", file, "--allow-poisoned", "--json")
     assert again.out == scored.out
@@ -96,3 +109,22 @@ def test_guard_fit_score_eval(family, task, guard, tmp_path):
                 task, "--allow-poisoned", "--json")  # fmt: skip
     assert found.code == 0, found.err
     assert {"fpr", "tpr", "auroc", "ca_def", "asr_def"} <= found.json()["metrics"].keys()
+
+
+@pytest.fixture(scope="module")
+def context(family, task):
+    """What a defence sees of the poisoned base, which is loaded once."""
+    data, pair = (
+        load_data(str(task)),
+        load_base(str(family[1] / "poisoned"), 2, allow_poisoned=True),
+    )
+    return FitContext(data.train, data.dev, 2, 0, lambda _=None: pair, lambda _: None)
+
+
+@pytest.mark.parametrize("defence", QUICK)
+def test_a_quick_guard_fits_and_scores(context, defence):
+    method = registry.get("defence", defence).build(**QUICK[defence])
+    method.fit(context)
+    scores = method.score(ODD).values
+    assert np.isfinite(scores).all()
+    np.testing.assert_allclose(method.score(ODD[::-1]).values[::-1], scores, atol=1e-4)

@@ -51,6 +51,7 @@ FILE = "counterweight.json"
 FILE_LIMIT = 16 << 20
 FORMAT = "peftlab.counterweight/1"
 TINY = 1e-9  # logits; keeps a division by the spread of texts that all move alike finite
+HUGE = 1e9  # logits; no sound head comes near
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +262,7 @@ def _mistake(state: Any, places: Sequence[str], n_classes: int) -> str:
     if not isinstance(usual, dict) or set(usual) != set(places):
         return f"clean shifts are not given for {' and '.join(places)}"
     if not all(map(_is_spread, usual.values())):
-        return "clean shifts are not a mean and a spread above 0"
+        return f"clean shifts are not a mean and a spread, {TINY:g} to {HUGE:g}"
     return ""
 
 
@@ -273,4 +274,4 @@ def _is_spread(pair: Any) -> bool:
     numbers = (
         isinstance(pair, list) and len(pair) == 2 and all(type(each) is float for each in pair)
     )
-    return numbers and pair[1] > 0
+    return numbers and abs(pair[0]) <= HUGE and TINY <= pair[1] <= HUGE

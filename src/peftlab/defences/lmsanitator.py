@@ -257,8 +257,8 @@ class Lmsanitator:
         for array, shape in zip(arrays, wanted, strict=True):
             if array.shape != shape or array.dtype != np.float64:
                 raise ValueError(f"an array of shape {array.shape} in place of {shape}")
-            if not np.isfinite(array).all():
-                raise ValueError("a number is not finite")
+            if not (np.abs(array) <= np.finfo(np.float32).max).all():  # states are of float32
+                raise ValueError("a number is not finite, or larger than any state")
 
 
 class _Search:

@@ -301,6 +301,6 @@ def _anchors_of(state: Any, n_classes: int) -> Floats:
     anchors = np.array(state["anchors"], dtype=np.float64)
     if anchors.ndim != 2 or anchors.shape[1] != n_classes or not FEWEST <= len(anchors) <= MOST:
         raise ValueError(f"anchors of shape {anchors.shape}, for {n_classes} classes")
-    if not np.allclose(np.exp(anchors).sum(axis=1), 1, rtol=0, atol=1e-6):
+    if (anchors > 0).any() or not np.allclose(np.exp(anchors).sum(axis=1), 1, rtol=0, atol=1e-6):
         raise ValueError("an anchor is no distribution")
     return anchors

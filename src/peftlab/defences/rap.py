@@ -373,12 +373,19 @@ class Rap:
             raise ValueError("the word is not the token that was trained")
         if len(self.about["trained"]) != n_classes or len(self.about["mean_drop"]) != n_classes:
             raise ValueError(f"not of {n_classes} classes")
+        if self.rows.dtype != np.float64 or self.clean.dtype != np.float64:
+            raise ValueError("arrays of another kind of number")
         if self.rows.shape != (n_classes, table.embedding_dim):
             raise ValueError(f"rows of shape {self.rows.shape}")
         if self.clean.shape != (n_classes, QUANTILES):
             raise ValueError(f"clean drops of shape {self.clean.shape}")
-        if not (np.isfinite(self.rows).all() and np.isfinite(self.clean).all()):
-            raise ValueError("a number is not finite")
+        if not all(each is None or isinstance(each, float) for each in self.about["mean_drop"]):
+            raise ValueError("a mean drop is not a number")
+        if not (np.abs(self.clean) <= 1).all():
+            raise ValueError("a clean drop is no difference of chances")
+        norms, norm = np.linalg.norm(self.rows, axis=1), np.linalg.norm(self._own_row())
+        if not np.allclose(norms, norm, rtol=1e-3, atol=0):
+            raise ValueError("a row is not of the norm of the word's own")
 
 
 class Descent:

@@ -182,7 +182,10 @@ class Strip:
             InputRejected: ``STRIP-STATE`` when the file is not what ``save`` wrote.
         """
         state = read_json(folder / FILE, limit_bytes=FILE_LIMIT)
-        wrong = _mistake(state, opposite=self.options.donors == "opposite")
+        self._load_base, self._live = load_base, None
+        opposite = self.options.donors == "opposite"
+        n_classes = int(self._model()[0].config.num_labels) if opposite else 0
+        wrong = _mistake(state, n_classes)
         if wrong:
             raise InputRejected(
                 "the words of this STRIP guard are not as it wrote them",
@@ -190,7 +193,6 @@ class Strip:
             )  # fmt: skip
         self.donors, self._seed = state["donors"], state["seed"]
         self.classes = np.array(state["classes"], dtype=np.int64)
-        self._load_base, self._live = load_base, None
 
     def _pool(self, predicted: int | None) -> Ints:
         """Return the numbers of the donors that may give words to a text of this class."""
@@ -271,8 +273,8 @@ def _logits(model: Any, tokenizer: Any, texts: Sequence[str]) -> Floats:
     return predict_logits(model, tokenizer, texts)
 
 
-def _mistake(state: Any, *, opposite: bool) -> str:
-    """Return what is wrong with a saved state, or nothing."""
+def _mistake(state: Any, n_classes: int) -> str:
+    """Return what is wrong with a saved state, or nothing; without classes donors have none."""
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         return f"format is not {FORMAT}"
     donors, classes = state.get("donors"), state.get("classes")
@@ -280,9 +282,9 @@ def _mistake(state: Any, *, opposite: bool) -> str:
         return "no seed"
     if not isinstance(donors, list) or not donors or not all(map(_is_words, donors)):
         return "donors are not lists of words"
-    if not isinstance(classes, list) or not all(isinstance(each, int) for each in classes):
-        return "classes are not whole numbers"
-    if len(classes) != (len(donors) if opposite else 0):
+    if not isinstance(classes, list) or not all(each in range(n_classes) for each in classes):
+        return f"classes are not of 0 to {n_classes - 1}"
+    if len(classes) != (len(donors) if n_classes else 0):
         return f"{len(classes)} classes for {len(donors)} donors"
     return ""
 
