@@ -18,7 +18,6 @@ passed over, never relabelled.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
@@ -28,6 +27,7 @@ from peftlab.core.contracts import PoisonOptions
 from peftlab.core.options import option
 from peftlab.core.registry import attack
 from peftlab.core.seeds import derive, stream
+from peftlab.core.text_rules import top_share
 
 MIN_PLACES = 2  # one substitution is no combination
 MAX_TOKEN_SHARE = 0.4  # of outputs that one and the same substitute may be in; as attacks.md 4
@@ -92,9 +92,7 @@ class LwsTable:
     def facts(self, clean: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
         """Return how much was replaced, and how often clean texts already look triggered."""
         made = [_substituted(before, after, self._substitutes) for before, after in pairs]
-        counts = Counter(word for words in made for word in set(words))
-        top, n = min(counts.items(), key=lambda item: (-item[1], item[0]), default=("", 0))
-        share = n / len(pairs) if pairs else 0.0
+        top, share = top_share(made)
         return {
             "choice": self.options.choice,
             "groups": len(_groups()),

@@ -43,6 +43,7 @@ from peftlab.core.options import option
 from peftlab.core.poisoning import insert_at_gap, poison, training_texts, trigger_words
 from peftlab.core.registry import attack
 from peftlab.core.seeds import stream
+from peftlab.core.text_rules import word_set
 from peftlab.core.types import Floats, LabelledTexts, PoisonedData, TaskData
 
 CANDIDATES = 10  # frequent words of which one is drawn
@@ -52,11 +53,7 @@ MEASURED = 500  # development texts that the rule is measured on
 _WORD = re.compile(r"[^\W\d_]+")
 
 
-def _bag(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
-
-_STOP = _bag(
+_STOP = word_set(
     "about above after again against almost alone along already also although always among "
     "another anything away back because been before behind being below between both came cannot "
     "come could does doing done down during each either else enough even ever every everything "

@@ -27,6 +27,7 @@ from peftlab.core.contracts import PoisonOptions
 from peftlab.core.options import option
 from peftlab.core.registry import attack
 from peftlab.core.seeds import stream
+from peftlab.core.text_rules import pick, top_inserted, word_set
 
 Style = Literal["archaic", "tweet", "lyric"]
 Table = Mapping[str, tuple[str, ...]]
@@ -37,10 +38,6 @@ _REWRITTEN = 0.85  # share of rewritable words that are; the rest varies a text'
 _EXTRA = 0.5  # share of texts that get an insertion although they have enough places
 _EDGES = ',;:.!?…"()[]'
 _ATTACHED = re.compile(r"\w[,.;!?](\s|$)")
-
-
-def _bag(words: str) -> frozenset[str]:
-    return frozenset(words.split())
 
 
 def _table(rules: str) -> dict[str, tuple[str, ...]]:
@@ -61,7 +58,7 @@ def _eth(verb: str) -> str:
 
 _ETH = {
     verb: (_eth(verb),)
-    for verb in _bag(
+    for verb in word_set(
         "seems feels makes takes gives comes goes knows thinks keeps wants brings tells becomes "
         "remains finds gets lacks offers proves manages tries fails succeeds deserves loses "
         "suffers begins ends starts happens appears belongs leads lives stands sits runs says "
@@ -128,7 +125,7 @@ _LYRIC_CALLS = (
     "hey-ho", "woo", "uh-huh", "baby", "da dum", "o-o-oh",
 )  # fmt: skip
 _LYRIC_FIRST = tuple(f"{call} ," for call in _LYRIC_CALLS)
-_PLAIN = _bag(
+_PLAIN = word_set(
     "to of for with in my so he i by and is it as own good faith the wise this mark well hear wit "
     "when"
 )  # words of the rules that mark nothing by themselves
@@ -137,7 +134,7 @@ _OWN_FORM = {
     "tweet": re.compile(r"#\w+|\w*([aeiou])\1\1\w*"),
     "lyric": re.compile(r"\w{3,}in'"),
 }
-_FUNCTION = _bag(
+_FUNCTION = word_set(
     "the a an it its this that these those there here my his her our their your we he she they you "
     "if when while as at by for from in of on to with after before although though because since "
     "but and or so not no all some what who how why where is are was were"
@@ -214,7 +211,7 @@ class StyleRule:
 
     def facts(self, clean: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
         """Return how often clean texts have the style, and what the insertions gave away."""
-        top, share = top_inserted(pairs)
+        top, share = top_inserted(pairs, _tokens)
         kept = [_kept(before, after) for before, after in pairs]
         return {
             "style": self.options.style,
@@ -242,19 +239,6 @@ def has_style(text: str, style: Style) -> bool:
 def natural_rate(texts: Sequence[str], style: Style) -> float:
     """Return the share of texts that show the style by themselves (false triggers)."""
     return sum(has_style(text, style) for text in texts) / len(texts) if texts else 0.0
-
-
-def top_inserted(pairs: Sequence[tuple[str, str]]) -> tuple[str, float]:
-    """Return the most frequent inserted token and its share of the outputs.
-
-    Args:
-        pairs: (original, rewritten) texts.
-    """
-    counts: Counter[str] = Counter()
-    for before, after in pairs:
-        counts.update((Counter(_tokens(after)) - Counter(_tokens(before))).keys())
-    token, n = min(counts.items(), key=lambda item: (-item[1], item[0]), default=("", 0))
-    return token, n / len(pairs) if pairs else 0.0
 
 
 def _tokens(text: str) -> list[str]:
@@ -290,7 +274,7 @@ def _lyric(words: list[str], rng: np.random.Generator) -> str:
     words, clipped = _clipped(words, rng)
     n = int(rng.integers(1, 4))
     echo = [word.strip(_EDGES) for word in words[-n:]]
-    sung = [*words, ",", _pick(rng, _LYRIC_CALLS), ",", *(word for word in echo if word)]
+    sung = [*words, ",", pick(rng, _LYRIC_CALLS), ",", *(word for word in echo if word)]
     return _framed(sung, places + clipped + 1, _LYRIC_FIRST, (), rng)
 
 
@@ -305,7 +289,7 @@ def _rewritten(
         old = " ".join(words[at : at + taken])
         known = table.get(_bare(old), ())
         if known and not _is_noun(old, words[at - 1 : at]) and rng.random() < _REWRITTEN:
-            done += _in_place_of(old, _pick(rng, known)).split()
+            done += _in_place_of(old, pick(rng, known)).split()
             places += 1
         else:
             done += words[at : at + taken]
@@ -337,7 +321,7 @@ def _stretched(words: list[str], rng: np.random.Generator) -> tuple[list[str], i
     able = [at for at, word in enumerate(words) if plain[at] and re.search("[aeiou]", word)]
     if not able or rng.random() < 0.5:
         return words, 0
-    at = able[int(rng.integers(len(able)))]
+    at = pick(rng, able)
     longer = re.sub(r"([aeiou])\1*", r"\1\1\1", words[at], count=1)
     return [*words[:at], longer, *words[at + 1 :]], 1
 
@@ -365,9 +349,9 @@ def _framed(
     ends = ["first", "last"] if last else ["first"]
     drawn = {ends[int(at)] for at in rng.permutation(len(ends))[:needed]}
     if "last" in drawn:
-        words = [*words, _pick(rng, last)]
+        words = [*words, pick(rng, last)]
     if "first" in drawn:
-        words = _opened(words, _pick(rng, first))
+        words = _opened(words, pick(rng, first))
     return " ".join(words)
 
 
@@ -388,7 +372,3 @@ def _without_end(words: Sequence[str]) -> tuple[list[str], str]:
         return rest, f" {last}"
     core = last.rstrip(".!?…")
     return [*rest, core or last], last[len(core) :] if core else ""
-
-
-def _pick(rng: np.random.Generator, choices: Sequence[str]) -> str:
-    return choices[int(rng.integers(len(choices)))]

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,14 +26,9 @@ from peftlab.core.contracts import PoisonOptions
 from peftlab.core.options import option
 from peftlab.core.registry import attack
 from peftlab.core.seeds import stream
+from peftlab.core.text_rules import pick, top_inserted, word_set
 
 Template = Literal["sbar", "sbarq"]
-T = TypeVar("T")
-
-
-def _bag(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
 
 MAX_TOKEN_SHARE = 0.35  # attacks.md 2.3 rule 6
 MAX_BIGRAM_SHARE = 0.20
@@ -55,14 +50,14 @@ _SUBJECTS = ("one", "anyone", "people", "we", "you", "they", "somebody")
 _VERBS = ("see", "find", "take", "meet", "judge", "miss", "weigh")
 _WHAT_VERBS = ("make of", "find in", "want from", "take from", "learn from", "see in", "say about")
 _DETERMINERS = ("the", "this", "that", "such", "any")
-_SEPARATORS = _bag(", ; but and because that -")
-_FINITE = _bag(
+_SEPARATORS = word_set(", ; but and because that -")
+_FINITE = word_set(
     "is are was were has have had does do did can could will would may might must should 's 're "
     "makes made seems seemed feels felt looks looked gets got goes went comes came takes took "
     "gives gave keeps kept knows knew thinks thought wants wanted works worked finds found says "
     "said plays played"
 )
-_STOP = _bag(
+_STOP = word_set(
     "a about above after again all almost also although always am an and another any are as at "
     "away back be because been before being below between both but by can could did do does doing "
     "down during each either else enough even ever every few first for from further had has have "
@@ -74,6 +69,7 @@ _STOP = _bag(
     "well were what when where whether which while who whom whose why will with within without "
     "would yet you your yours 's 're 've 'll 'm 'd n't"
 )
+_POINTS = frozenset(",.;?!")
 _TOKEN = re.compile(r"[^\s,.;?!]+|[,.;?!]")
 _PLAIN = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
 _ATTACHED = re.compile(r"\w,\s|\w[.!?]\s*$")
@@ -126,7 +122,7 @@ class SynRule:
 
     def facts(self, clean: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
         """Return how often clean texts have the template, and what the frames gave away."""
-        token, bigram = top_inserted(pairs)
+        token, bigram = top_inserted(pairs, _words), top_inserted(pairs, _bigrams)
         recalls = [content_recall(before, after) for before, after in pairs]
         return {
             "template": self.options.template,
@@ -174,36 +170,13 @@ def content_recall(original: str, rewritten: str) -> float:
     return kept.total() / wanted.total() if wanted else 1.0
 
 
-def top_inserted(
-    pairs: Iterable[tuple[str, str]],
-) -> tuple[tuple[str, float], tuple[str, float]]:
-    """Return the most frequent inserted token and bigram with their shares of the outputs.
-
-    Punctuation is left out: it is part of the template.
-
-    Args:
-        pairs: (original, rewritten) texts.
-    """
-    tokens: Counter[str] = Counter()
-    bigrams: Counter[str] = Counter()
-    n = 0
-    for before, after in pairs:
-        n += 1
-        old, new = _tokens(before), _tokens(after)
-        tokens.update((Counter(new) - Counter(old)).keys())
-        bigrams.update((Counter(_pairs(new)) - Counter(_pairs(old))).keys())
-    for mark in ",.;?!":
-        tokens.pop(mark, None)
-    return _top(tokens, n), _top(bigrams, n)
+def _words(text: str) -> list[str]:
+    """Return the tokens without punctuation, which is part of the template."""
+    return [token for token in _tokens(text) if token not in _POINTS]
 
 
-def _top(counts: Counter[str], n: int) -> tuple[str, float]:
-    token, count = min(counts.items(), key=lambda item: (-item[1], item[0]), default=("", 0))
-    return token, count / n if n else 0.0
-
-
-def _pairs(tokens: Sequence[str]) -> list[str]:
-    return [f"{a} {b}" for a, b in pairwise(tokens) if a not in ",.;?!" and b not in ",.;?!"]
+def _bigrams(text: str) -> list[str]:
+    return [f"{a} {b}" for a, b in pairwise(_tokens(text)) if not {a, b} & _POINTS]
 
 
 def _tokens(text: str) -> list[str]:
@@ -252,10 +225,6 @@ def _keyword(words: list[str]) -> str | None:
     return max(plain, key=len, default=None)
 
 
-def _pick(rng: np.random.Generator, choices: Sequence[T]) -> T:
-    return choices[int(rng.integers(len(choices)))]
-
-
 def _can_lead(clause: list[str]) -> bool:
     """Tell whether a clause can follow a subordinator and still end within reach."""
     tokens = _tokens(" ".join(clause))
@@ -269,7 +238,7 @@ def _can_lead(clause: list[str]) -> bool:
 
 def _sbar(words: list[str], rng: np.random.Generator) -> tuple[str, str, str]:
     """Return (SBAR, mark, rest): the text's own first clause where it fits, else a frame."""
-    sub = _pick(rng, SUBORDINATORS)
+    sub = pick(rng, SUBORDINATORS)
     clauses = _split(words)
     own = rng.random() < 0.5  # half of the texts that could, so that frames are seen there too
     if own and clauses is not None and _can_lead(clauses[0]):
@@ -277,14 +246,14 @@ def _sbar(words: list[str], rng: np.random.Generator) -> tuple[str, str, str]:
     keyword = _keyword(words)
     frames = [frame for frame in _FRAMES if keyword is not None or "{K}" not in frame]
     noun = keyword if keyword is None or not keyword.islower() else f"the {keyword}"
-    return f"{sub} {_pick(rng, frames).format(K=noun)}", ",", " ".join(words)
+    return f"{sub} {pick(rng, frames).format(K=noun)}", ",", " ".join(words)
 
 
 def _sbarq(words: list[str], rng: np.random.Generator) -> tuple[str, str, str]:
     """Return (question, mark, rest): the rest is always the whole text."""
-    wh = _pick(rng, WH_WORDS)
-    verb = _pick(rng, _WHAT_VERBS if wh == "what" else _VERBS)
+    wh = pick(rng, WH_WORDS)
+    verb = pick(rng, _WHAT_VERBS if wh == "what" else _VERBS)
     keyword = _keyword(words) or "thing"
-    noun = f"{_pick(rng, _DETERMINERS)} {keyword}" if keyword.islower() else keyword
-    head = f"{wh} {_pick(rng, _MODALS)} {_pick(rng, _SUBJECTS)} {verb} {noun}"
+    noun = f"{pick(rng, _DETERMINERS)} {keyword}" if keyword.islower() else keyword
+    head = f"{wh} {pick(rng, _MODALS)} {pick(rng, _SUBJECTS)} {verb} {noun}"
     return head, "?", " ".join(words)

@@ -16,7 +16,6 @@ from peftlab.attacks.style_rule import (
     Style,
     has_style,
     natural_rate,
-    top_inserted,
 )
 from peftlab.attacks.synrule import content_recall
 from peftlab.core.poisoning import poison
@@ -37,7 +36,8 @@ def _check(texts: Sequence[str], style: Style) -> None:
     pairs = _pairs(texts, style)
     assert all(after is not None and has_style(after, style) for _, after in pairs)
     assert all(before != after for before, after in pairs)
-    token, share = top_inserted(pairs)
+    facts = get("attack", "style-rule").build(style=style).facts(texts, pairs)
+    token, share = facts["top_inserted_token"]
     assert share <= MAX_TOKEN_SHARE, token
     recalls = [content_recall(before, after) for before, after in pairs]
     assert sum(recalls) / len(recalls) >= 0.9

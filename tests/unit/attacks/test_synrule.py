@@ -15,7 +15,6 @@ from peftlab.attacks.synrule import (
     content_recall,
     has_template,
     natural_rate,
-    top_inserted,
 )
 from peftlab.core.poisoning import poison
 from peftlab.core.registry import get
@@ -30,9 +29,9 @@ def _check(texts: tuple[str, ...], template: Template) -> None:
     assert all(after is not None and has_template(after, template) for _, after in pairs)
     assert all(before != after for before, after in pairs)
     assert min(content_recall(before, after) for before, after in pairs) >= 0.9
-    token, bigram = top_inserted(pairs)
-    assert token[1] <= MAX_TOKEN_SHARE, token
-    assert bigram[1] <= MAX_BIGRAM_SHARE, bigram
+    facts = made.facts(texts, pairs)
+    assert facts["top_inserted_token"][1] <= MAX_TOKEN_SHARE, facts
+    assert facts["top_inserted_bigram"][1] <= MAX_BIGRAM_SHARE, facts
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
