@@ -18,10 +18,12 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from peftlab.core.errors import PeftlabError
+    from peftlab.core.prompt import Prompt
     from peftlab.core.registry import attack, dataset, defence, entries, get, tuner
     from peftlab.engine.audit import AuditReport, audit
     from peftlab.engine.bench import run_recipe
     from peftlab.engine.evaluate import evaluate_guard, evaluate_victim
+    from peftlab.engine.generation_guard import PsimGeneration
     from peftlab.engine.guard import Guard
     from peftlab.engine.recipe import load_recipe, make_recipe
     from peftlab.engine.steps import load_data, make_poison, train_base, tune
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "PeftlabError": "core.errors",
+    "Prompt": "core.prompt",
     "attack": "core.registry",
     "dataset": "core.registry",
     "defence": "core.registry",
@@ -40,6 +43,7 @@ _HOMES = {
     "run_recipe": "engine.bench",
     "evaluate_guard": "engine.evaluate",
     "evaluate_victim": "engine.evaluate",
+    "PsimGeneration": "engine.generation_guard",
     "Guard": "engine.guard",
     "load_recipe": "engine.recipe",
     "make_recipe": "engine.recipe",
@@ -55,6 +59,8 @@ __all__ = [
     "AuditReport",
     "Guard",
     "PeftlabError",
+    "Prompt",
+    "PsimGeneration",
     "__version__",
     "attack",
     "audit",

@@ -9,16 +9,20 @@ import re
 import runpy
 import shlex
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from peftlab.apps.cli.main import app
 from peftlab.data.reviews import Reviews
 from peftlab.engine.recipe import Recipe, make_recipe
 from peftlab.engine.window.recipe import WindowRecipe
+from tiny_models import make_tiny_causal
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -48,9 +52,10 @@ def name_of(page):
 
 @pytest.fixture
 def small_world(tmp_path, monkeypatch, tiny):
-    """Work in an empty folder, with a tiny model for the built-in one and few reviews."""
+    """Work in an empty folder, with tiny models for the built-in ones and few reviews."""
     (tmp_path / "builtin").mkdir()
     (tmp_path / "builtin" / "encoder").symlink_to(tiny("bert"))
+    make_tiny_causal("llama", tmp_path / "builtin" / "lm")
     monkeypatch.setattr("peftlab.models.load.BUILTIN", tmp_path / "builtin")
     load = Reviews.load
 

@@ -199,21 +199,24 @@ def _predicts_words(folder: Path) -> bool:
     return any(str(name).endswith(CAUSAL_NAMES) for name in names)
 
 
-def load_causal(reference: str) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Return (causal language model in eval mode, tokenizer) that judges texts for a defence.
+def load_causal(
+    reference: str, *, allow_poisoned: bool = False
+) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Return (causal language model in eval mode, tokenizer).
 
-    Weights are float32; the model is on the GPU where there is one. It is one that the user
-    trusts, so a marked red-team model is never let in.
+    Weights are float32; the model is on the GPU where there is one.
 
     Args:
         reference: ``builtin:lm``, a folder, or a hub id.
+        allow_poisoned: let a marked red-team model in; never for one that judges texts because the
+            user trusts it.
 
     Raises:
         InputRejected: from the gate, ``BASE-TOKENIZER``, ``BASE-LOAD``, ``BASE-WEIGHTS``, or
             ``BASE-CAUSAL`` for a model of another kind.
     """
     folder = resolve(reference)
-    check_model(folder)
+    check_model(folder, allow_poisoned=allow_poisoned)
     _check_text(folder)
     tokenizer = load_tokenizer(folder)
     model = _build_causal(folder, untrained=reference.endswith(UNTRAINED))

@@ -37,7 +37,7 @@ def encode_prompted(
         texts: n texts; an empty one leaves the template.
         max_length: longest sequence in tokens.
     """
-    rows = _rows(tokenizer, [prompt.fill(text) for text in texts])
+    rows = open_rows(tokenizer, [prompt.fill(text) for text in texts])
     for i, row in enumerate(rows):
         if len(row) > max_length:
             rows[i] = _shortened(tokenizer, prompt, texts[i], len(row), max_length)
@@ -47,22 +47,29 @@ def encode_prompted(
 def answer_tokens(tokenizer: Any, prompt: Prompt) -> list[int | None]:
     """Return the one token that each class's word is after the template; None where it is not."""
     filled = prompt.fill("")
-    before = _rows(tokenizer, [filled])[0]
+    before = open_rows(tokenizer, [filled])[0]
     found: list[int | None] = []
-    for row in _rows(tokenizer, [filled + answer for answer in prompt.answers()]):
+    for row in open_rows(tokenizer, [filled + answer for answer in prompt.answers()]):
         single = row[:-1] == before and row[-1] != tokenizer.unk_token_id
         found.append(row[-1] if single else None)
     return found
 
 
-def _rows(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Tokenise without cutting; an end-of-text mark would stand where the answer comes."""
+def open_rows(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Tokenise whole texts, without the end-of-text mark that some tokenizers put after each.
+
+    It would stand where the answer comes.
+
+    Args:
+        tokenizer: of the model.
+        texts: n texts; an empty one may give an empty row.
+    """
     if not texts:
         return []
-    special = set(tokenizer.all_special_ids)
+    ends = {tokenizer.eos_token_id, tokenizer.sep_token_id}
     rows = [list(ids) for ids in tokenizer(list(texts), verbose=False)["input_ids"]]
     for row in rows:
-        while row and row[-1] in special:
+        while row and row[-1] in ends:
             row.pop()
     return rows
 
@@ -76,6 +83,6 @@ def _shortened(
     while kept and length > max_length:
         kept = kept[: max(len(kept) - (length - max_length), 0)]
         shorter = tokenizer.decode(kept, clean_up_tokenization_spaces=False) if kept else ""
-        row = _rows(tokenizer, [prompt.fill(shorter)])[0]
+        row = open_rows(tokenizer, [prompt.fill(shorter)])[0]
         length = len(row)
-    return row or _rows(tokenizer, [prompt.fill("")])[0]
+    return row or open_rows(tokenizer, [prompt.fill("")])[0]
