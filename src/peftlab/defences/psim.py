@@ -220,8 +220,13 @@ class Psim:
         return self.explain(texts)[0]
 
     def quick_score(self, texts: Sequence[str]) -> Scores:
-        """Return the scores in bf16: faster, off by less than ``quick_band``."""
-        return self.explain(texts, precision="bf16")[0]
+        """Return the scores in bf16, off by less than ``quick_band``; exact where that is slower.
+
+        Without bf16 in hardware it is emulated, and takes many times as long as float32.
+        """
+        from peftlab.nn.text import has_fast_bf16
+
+        return self.explain(texts, precision="bf16" if has_fast_bf16() else "fp32")[0]
 
     def explain(
         self, texts: Sequence[str], precision: Literal["fp32", "bf16"] = "fp32"

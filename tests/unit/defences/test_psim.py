@@ -164,6 +164,16 @@ def test_quick_scores_decide_alike(ground, guards, found):
 # --------------------------------------------------------------------------------- a tiny base
 
 
+@pytest.mark.parametrize(("hardware", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_quick_scores_are_never_emulated(hardware, precision, monkeypatch):
+    """In emulated bf16 a text took 50 times as long as in float32."""
+    guard, asked = psim(), []
+    monkeypatch.setattr("peftlab.nn.text.has_fast_bf16", lambda: hardware)
+    monkeypatch.setattr(guard, "explain", lambda texts, precision: asked.append(precision) or [0])
+    guard.quick_score(["a text"])
+    assert asked == [precision]
+
+
 def test_random_labels_learned_by_heart_are_refused(tiny):
     """Check 14: 50 epochs of LoRA rank 64 on 200 texts, short ones here."""
     words = sorted({word for text in TEXTS for word in text.replace(",", "").split()})
