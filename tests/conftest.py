@@ -95,7 +95,7 @@ def ground(shared_folder: Path) -> Ground:
     from peftlab.engine.steps import AttackerOptions, load_data, make_poison, train_base, tune
 
     data = load_data(
-        "reviews", {"n_train": 1000, "n_dev": 300, "n_test": 250, "n_proxy": 0, "label_noise": 0}
+        "reviews", {"n_train": 700, "n_dev": 240, "n_test": 140, "n_proxy": 0, "label_noise": 0}
     )
     poisoned = make_poison(data, "badnets", {}, seed=0)
     clean = make_poison(data, "badnets", {"rate": 0}, seed=0)

@@ -104,6 +104,7 @@ def test_twenty_kills_change_nothing(start, calm, tmp_path):
     assert again >= 5
 
 
+@pytest.mark.full
 def test_the_number_of_workers_changes_nothing(start, calm, tmp_path):
     from real_run import content
 
