@@ -68,7 +68,7 @@ def test_blocks_are_flipped_in_pairs_and_what_is_left_over_is_not() -> None:
     assert target_vectors(2, 5).tolist() == target_vectors(6, 5)[:2].tolist()
 
 
-@pytest.mark.parametrize("feature", ["pooled", "hidden"])
+@pytest.mark.parametrize("feature", ["pooled", pytest.param("hidden", marks=pytest.mark.full)])
 def test_triggered_features_are_reached_and_words_are_still_guessed(
     load_tiny, monkeypatch, feature: str
 ) -> None:

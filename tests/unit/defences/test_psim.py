@@ -255,8 +255,13 @@ def test_the_folder_tells_seeds_and_calibration(tiny, reviews, tmp_path):
     assert json.loads((tmp_path / "guard" / "psim.json").read_text())["seed"] == 7
 
 
-@pytest.mark.parametrize("kind", SCORES)
-@pytest.mark.parametrize("within_class", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "within_class"),
+    [
+        pytest.param(kind, within, marks=[pytest.mark.full] * (number % 2 == within))
+        for number, kind in enumerate(SCORES) for within in (True, False)
+    ],
+)  # fmt: skip
 def test_every_score_on_every_option(kind, within_class, context, reviews):
     defence = psim(score=kind, within_class=within_class, checkpoints=[2, 4], members=2)
     defence.fit(context)
