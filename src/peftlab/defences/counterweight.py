@@ -5,28 +5,29 @@ over. A trigger decides alone: whatever else is said, the answer stays where the
 With z the logits of the base's own head, t the class of x, and m_t = z_t - max of the others,
 
     shift_o(x) = mean over K donors d of  m_t(x beside d) - m_t(x)       t = argmax z(x)
-    suspicion(x) = max over o in {front, behind} of  (shift_o(x) - mean_o) / sd_o
+    suspicion(x) = max over the sides o that are asked of  (shift_o(x) - mean_o) / sd_o
 
 where o says on which side of the text the donor stands, and mean and sd are those of clean
 reference texts. The donors for class t and a side are clean texts that the base gives to another
 class: of the surest short ones those that pull the clean texts of class t furthest down (median).
 A triggered text hardly moves, a clean one does. The suspicion asks how far the answer moves, not
-how sure it is, so it does not need a backdoor to be over-confident. Both sides are asked because a
-donor in front breaks a trigger that is the way a text begins, as syntactic ones are.
+how sure it is, so it does not need a backdoor to be over-confident. By default one donor stands
+behind: in front it breaks a trigger that is the way a text begins, as syntactic ones are.
 
 Ours. Kin: STRIP (arXiv 1911.10312) superimposes clean inputs, in its text form by overwriting half
 of the words and with them many a trigger, and reads the entropy; RAP (arXiv 2110.07831) trains one
 word to pull the answer down and needs the target class. Here nothing is trained or overwritten.
 
-Limits: of a ``soft`` backdoor it saw 67, 7 and 29 % at a false-positive rate of 5 % on three seeds,
-the first of which it was made on (docs/results.md); a clean text with nothing to be pulled away
-from, say one that is at its own limit of certainty or that no donor touches, is flagged; a trigger
-that works only in certain company (``partial``) is weakened by donors as a clean text is; a donor
-takes room, so the end of a long text is cut off, and a trigger in it; an attacker who trains on
-texts with donors beside them can teach the base to yield. The model that is asked is the base, not
-the tuned victim behind it.
+Limits: it does not see a ``soft`` backdoor (1, 10 and 3 % at a false-positive rate of 5 % on three
+seeds) and sees less than half of a ``style-rule`` one (docs/results.md); a clean text with nothing
+to be pulled away from, say one that is at its own limit of certainty or that no donor touches, is
+flagged; a trigger that works only in certain company (``partial``) is weakened by donors as a clean
+text is; a donor takes room, so the end of a long text is cut off, and a trigger in it; an attacker
+who trains on texts with donors beside them can teach the base to yield. The model that is asked is
+the base, not the tuned victim behind it.
 
-Cost: 2 K + 1 passes a text; the fit asks about each candidate on some clean texts, no training.
+Cost: K + 1 passes a text, 2 K + 1 with both sides; the fit asks about each candidate on some clean
+texts, no training.
 """
 
 from __future__ import annotations
@@ -67,13 +68,13 @@ class CounterweightOptions(GuardOptions):
     """Options of ``counterweight``."""
 
     donors: int = option(
-        2, "clean texts that are put beside the text, one after the other (K)",
-        source="ours, on one seed of SST-2 with a word, a sentence, a syntactic and a soft trigger",
+        1, "clean texts that are put beside the text, one after the other (K)",
+        source="ours: one more pass a text; docs/results.md has more of them, which saw less",
         ge=1, le=50,
     )  # fmt: skip
     place: Literal["both", "front", "behind"] = option(
-        "both", "where a donor stands; one side alone halves the passes",
-        source="ours: alone, front misses syntactic triggers and behind sees fewer soft ones",
+        "behind", "where a donor stands; both asks on either side and takes the larger",
+        source="ours: a donor in front breaks a trigger that is the way a text begins",
     )  # fmt: skip
     words: int = option(
         15, "longest donor, in words; a longer one is not considered unless all are",
@@ -92,7 +93,7 @@ class CounterweightOptions(GuardOptions):
     "counterweight",
     options=CounterweightOptions,
     source="ours",
-    cost="2 K + 1 passes a text (5 by default); fit trains nothing",
+    cost="K + 1 passes a text (2 by default), 2 K + 1 with both sides; fit trains nothing",
 )
 class Counterweight:
     """Counterweight: an answer that a clean text of another class does not move is suspicious."""

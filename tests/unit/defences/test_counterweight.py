@@ -15,8 +15,11 @@ from peftlab.nn.text import predict_logits
 ODD = ("", "  ", "!", "film", "\ud800 lone surrogate", "word " * 5000, "x" * 10_000, "映画 🎬")
 
 
+BOTH = {"place": "both", "donors": 2}  # all that there is to test; the defaults ask for less
+
+
 def fitted(context, **options):
-    guard = Counterweight(CounterweightOptions(**options))
+    guard = Counterweight(CounterweightOptions(**(BOTH | options)))
     guard.fit(context)
     return guard
 
@@ -135,6 +138,9 @@ def test_passes_are_counted(planted, monkeypatch):
     )
     guard.score(planted.clean.texts[:10])
     assert sum(seen) == 10 * guard.diagnostics()["passes_per_text"] == 50
+    default = Counterweight(CounterweightOptions())
+    default.fit(planted.context)
+    assert default.diagnostics()["passes_per_text"] == 2
 
 
 def test_unfitted(planted):
@@ -161,5 +167,5 @@ def test_a_tampered_state_is_refused(guard, planted, tmp_path, change):
     file = tmp_path / "counterweight.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     with pytest.raises(InputRejected) as caught:
-        Counterweight(CounterweightOptions()).load(tmp_path, planted.context.load_base)
+        Counterweight(CounterweightOptions(**BOTH)).load(tmp_path, planted.context.load_base)
     assert caught.value.code == "COUNTERWEIGHT-STATE"
