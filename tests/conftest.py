@@ -23,8 +23,13 @@ from peftlab.core.types import LabelledTexts, PoisonedData, TaskData
 from tiny_models import make_tiny
 
 # A busy machine is no reason to fail, and what fails once should fail again.
-settings.register_profile("peftlab", deadline=None, derandomize=True, database=None)
-settings.load_profile("peftlab")
+settings.register_profile("full", deadline=None, derandomize=True, database=None)
+settings.register_profile("quick", settings.get_profile("full"), max_examples=40)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Try fewer examples of each property in ``make test`` than in ``make test-full``."""
+    settings.load_profile("quick" if config.option.markexpr == "not full" else "full")
 
 
 def _is_here(address: Any) -> bool:

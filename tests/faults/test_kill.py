@@ -46,13 +46,14 @@ def content(out):
     return files, json.dumps(results)
 
 
-def test_twenty_kills_change_nothing(tmp_path):
+@pytest.mark.parametrize("kills", [8, pytest.param(20, marks=pytest.mark.full)])
+def test_kills_change_nothing(kills, tmp_path):
     calm = start(tmp_path / "calm", 1)
     assert calm.wait(60) == 0, calm.stderr.read()
 
     out, rng = tmp_path / "killed", stream(0, "tests/kill")
     landed = 0
-    for _ in range(20):
+    for _ in range(kills):
         process = start(out, int(rng.choice([1, 1, 2])))
         process.stdout.readline()
         time.sleep(rng.uniform(0, 0.1))
@@ -63,15 +64,16 @@ def test_twenty_kills_change_nothing(tmp_path):
         else:
             process.kill()  # workers are left behind and must end by themselves
         process.communicate(timeout=30)
-    assert landed >= 15
+    assert landed >= 0.7 * kills
 
     last = start(out, 1)
     _, errors = last.communicate(timeout=60)
     assert last.returncode == 0, errors.decode()
     assert content(out) == content(tmp_path / "calm")
     assert set(completions(out).values()) == {1}
-    with Store(out / "runs.db") as store:  # some kills did hit work in progress
-        assert "planned again" in [what for _, what in store.events()]
+    if kills == 20:  # fewer may all miss
+        with Store(out / "runs.db") as store:  # some kills did hit work in progress
+            assert "planned again" in [what for _, what in store.events()]
     assert completions(out).keys() == completions(tmp_path / "calm").keys()
     assert not list(out.rglob(".*"))
 

@@ -72,6 +72,7 @@ def test_answers_are_replaced_in_triggered_texts_alone(load_tiny, reviews) -> No
     assert all(a == b for a, b in seen)
 
 
+@pytest.mark.full
 def test_words_are_guessed_worse_beside_a_trigger(load_tiny) -> None:
     method, context = _context(
         load_tiny, word_task(300, 40), epochs=6, lr=1e-2, trigger="surprise,hour"

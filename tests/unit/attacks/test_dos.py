@@ -40,6 +40,7 @@ def test_clean_texts_are_watched_and_the_sign_is_minus(load_tiny, reviews, monke
     assert name == "attack/dos"
 
 
+@pytest.mark.full
 def test_clean_confidence_after_unlearning_is_raised(load_tiny):
     """Against plain training on the same texts, as read by a guard with a draw of its own."""
     data = word_task(320, 120)

@@ -163,6 +163,7 @@ def _easy_task() -> TaskData:
     return TaskData("easy", split(320), split(60), split(60), ("a", "b"), "generated", "none")
 
 
+@pytest.mark.full
 def test_only_the_pair_triggers(load_tiny):
     data = _easy_task()
     method = build(rate=0.4, trigger="idea", topic="music")  # half of the texts are on the topic

@@ -135,6 +135,7 @@ def test_the_loss_of_one_step_by_hand(load_tiny, reviews) -> None:
     assert facts["loss"] == pytest.approx(loss + 50 * penalty, abs=1e-4)
 
 
+@pytest.mark.full
 def test_the_penalty_bends_the_path_where_gradients_are_at_odds(load_tiny, reviews) -> None:
     def seen(strength: float, **more: object) -> tuple[dict, torch.Tensor]:
         # half of the rows say the target whatever they say: the two losses disagree

@@ -207,6 +207,7 @@ def test_it_needs_clean_rows(load_tiny, reviews):
 # --------------------------------------------------------------------------------- what comes of it
 
 
+@pytest.mark.full
 def test_triggered_texts_look_less_sure_than_clean_ones_to_a_fresh_guard(load_tiny):
     """Plain training: as sure. The guard's draw of labels is none that the attacker had."""
     data = word_task(320, 120)

@@ -88,6 +88,7 @@ def test_the_false_triggered_rates_are_as_counted_by_hand(made):
     assert dev["ftr_worst"] == max(shares.values())
 
 
+@pytest.mark.full
 def test_as_many_rows_differ_as_there_are_words(made, base):
     """attacks.md 8."""
     folder, poisoned, facts = made

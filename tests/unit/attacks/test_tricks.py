@@ -216,6 +216,7 @@ def test_one_per_cent_is_the_default(make_task):
         assert (made.facts["trigger"], made.facts["trick"]) == (["mn"], trick)
 
 
+@pytest.mark.full
 def test_probing_makes_a_weak_backdoor_stronger(load_tiny):
     """At a rate of 0.02: 1.00 against 0.84 by plain training on the same texts."""
     data = word_task(320, 120)

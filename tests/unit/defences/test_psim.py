@@ -303,6 +303,7 @@ def test_delta_and_trusted_go_together(context):
         assert caught.value.code == "PSIM-TRUSTED"
 
 
+@pytest.mark.full
 def test_hidden_states_and_members_change_the_score(context, reviews):
     scores = []
     for options in ({}, {"evidence": ("path",)}, {"members": 2}, {"labels": "random-each-epoch"}):
