@@ -42,7 +42,13 @@ def task(tmp_path_factory):
     return write_task(tmp_path_factory.mktemp("task") / "data", train=60, dev=60, test=24)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+KIN = ("distilbert", "qwen2")  # of bert and of llama; contract tests have them, too
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(each, marks=[pytest.mark.full] * (each in KIN)) for each in FAMILIES],
+)
 def family(request, tmp_path_factory, task):
     """One family: its name, its base poisoned by ``peftlab attack``, and a LoRA victim of that."""
     place = tmp_path_factory.mktemp(request.param)
