@@ -19,12 +19,13 @@ of the words and with them many a trigger, and reads the entropy; RAP (arXiv 211
 word to pull the answer down and needs the target class. Here nothing is trained or overwritten.
 
 Limits: it does not see a ``soft`` backdoor (1, 10 and 3 % at a false-positive rate of 5 % on three
-seeds) and sees less than half of a ``style-rule`` one (docs/results.md); a clean text with nothing
-to be pulled away from, say one that is at its own limit of certainty or that no donor touches, is
-flagged; a trigger that works only in certain company (``partial``) is weakened by donors as a clean
-text is; a donor takes room, so the end of a long text is cut off, and a trigger in it; an attacker
-who trains on texts with donors beside them can teach the base to yield. The model that is asked is
-the base, not the tuned victim behind it.
+seeds) and sees less than half of a ``style-rule`` one; on AG News (four classes, longer texts) it
+saw 29 % of a sentence and 6 % of a weak word where ``psim`` saw 93 and 39 (docs/results.md); a
+clean text with nothing to be pulled away from, say one that is at its own limit of certainty or
+that no donor touches, is flagged; a trigger that works only in certain company (``partial``) is
+weakened by donors as a clean text is; a donor takes room, so the end of a long text is cut off, and
+a trigger in it; an attacker who trains on texts with donors beside them can teach the base to
+yield. The model that is asked is the base, not the tuned victim behind it.
 
 Cost: K + 1 passes a text, 2 K + 1 with both sides; the fit asks about each candidate on some clean
 texts, no training.
