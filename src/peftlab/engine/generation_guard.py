@@ -195,7 +195,7 @@ class PsimGeneration:
     def _prompts(self, texts: Sequence[str]) -> list[list[int]]:
         """Return prompts as token rows that leave room for the response, each at least one."""
         from peftlab.nn.prompted import open_rows
-        from peftlab.nn.text import room_for_text
+        from peftlab.nn.text import room_for_text, sound_texts
 
         room = room_for_text(self.model) - self.options.length
         if room < 1:
@@ -207,11 +207,15 @@ class PsimGeneration:
             token for token in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, 0)
             if token is not None
         )  # fmt: skip
-        return [row[:room] or [start] for row in open_rows(self.tokenizer, _sound(texts))]
+        rows = open_rows(self.tokenizer, sound_texts(texts, room))
+        return [row[:room] or [start] for row in rows]
 
     def _responses(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the first tokens of responses, with the end of text where it is among them."""
-        rows = self.tokenizer(_sound(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        from peftlab.nn.text import sound_texts
+
+        sound = sound_texts(texts, self.options.length)
+        rows = self.tokenizer(sound, add_special_tokens=False, verbose=False)["input_ids"]
         ends = self._ends()[:1]
         if not ends and not all(rows):
             raise ConfigError(
@@ -289,11 +293,6 @@ def others(n: int, seed: int) -> Ints:
     found = np.empty(n, dtype=np.int64)
     found[order] = np.roll(order, 1)
     return found
-
-
-def _sound(texts: Sequence[str]) -> list[str]:
-    """Return the texts without lone surrogates, which no tokenizer takes."""
-    return [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
 
 
 def _with_adapter(model: Any, rank: int, seed: int) -> Any:

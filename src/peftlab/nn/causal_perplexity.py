@@ -31,7 +31,7 @@ import torch
 
 from peftlab.core.errors import ConfigError
 from peftlab.core.types import Floats
-from peftlab.nn.text import CHARACTERS_PER_TOKEN, device_of, room_for_text
+from peftlab.nn.text import device_of, room_for_text, sound_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -105,8 +105,7 @@ class CausalPerplexity:
         if not texts:
             return []
         most = most or self._room
-        cut = most * CHARACTERS_PER_TOKEN
-        sound = [text[:cut].encode("utf-8", "replace").decode("utf-8") for text in texts]
+        sound = sound_texts(texts, most)
         found = self._tokenizer(sound, add_special_tokens=False, truncation=True, max_length=most)
         return [list(row) for row in found["input_ids"]]
 

@@ -71,6 +71,19 @@ def room_for_text(model: Any) -> int:
     return max(min(positions, MAX_TOKENS) - virtual_tokens(model), 8)
 
 
+def sound_texts(texts: Sequence[str], max_length: int) -> list[str]:
+    """Return texts that every tokenizer takes, and quickly, if only ``max_length`` tokens count.
+
+    Lone surrogates are replaced; what lies far behind the last token that counts is cut off.
+
+    Examples:
+        >>> sound_texts(["a" + chr(0xD800) + "b"], 8)
+        ['a?b']
+    """
+    cut = max_length * CHARACTERS_PER_TOKEN
+    return [text[:cut].encode("utf-8", "replace").decode("utf-8") for text in texts]
+
+
 def encode(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int
 ) -> list[list[int]]:
@@ -83,8 +96,7 @@ def encode(
     """
     if not texts:
         return []
-    cut = max_length * CHARACTERS_PER_TOKEN
-    sound = [text[:cut].encode("utf-8", "replace").decode("utf-8") for text in texts]  # surrogates
+    sound = sound_texts(texts, max_length)
     prompt = prompt_of(tokenizer)
     if prompt is not None:
         return encode_prompted(tokenizer, prompt, sound, max_length)
