@@ -197,7 +197,10 @@ def guard_score(
         Path, typer.Option("--file", help="Texts: .jsonl with a text field, or one a line.")
     ],
     fast: Annotated[
-        bool, typer.Option("--fast", help="bf16, with float32 near the threshold.")
+        bool,
+        typer.Option(
+            "--fast", help="In bf16 where the processor has it, float32 near the threshold."
+        ),
     ] = False,
     allow_poisoned: AllowPoisoned = False,
     json: Json = False,
