@@ -273,6 +273,15 @@ def test_less_is_better_for_what_is_left_of_an_attack():
     assert claim.better
 
 
+@pytest.mark.parametrize(
+    ("control", "words"),
+    [(0.05, "4.0 points above what honest error explains"), (0.3, "no more than honest error")],
+)
+def test_what_is_left_is_held_against_honest_error(control, words):
+    left = sentences(make_board(plain({"a": {"x": 0.9}}, control=control)))
+    assert any(words in sentence for sentence in left)
+
+
 def test_one_seed_makes_no_claim():
     board = make_board(make_bench(seeds=(0,)))
     assert all(one.claims == () for one in board.comparisons)

@@ -168,8 +168,10 @@ def _left(board: Board, tuner: str) -> str:
     bare = next((r for r in board.rows if (r.defence, r.tuner) == (NONE, tuner)), None)
     if bare is not None and "asr_left" in bare.unseen:
         shown += f" (without a defence {percent(bare.unseen['asr_left'].mean)})"
-    if excess is not None:
+    if excess is not None and excess.mean > 0:
         shown += f", {100 * excess.mean:.1f} points above what honest error explains"
+    elif excess is not None:
+        shown += ", no more than honest error explains"
     cost = best.unseen.get("ca_cost")
     price = "" if cost is None else f", for {100 * cost.mean:.1f} points of clean accuracy"
     return f"With {best.defence} least is left: {shown}{_worst('asr_left', left)}{price}."
