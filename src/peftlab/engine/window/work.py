@@ -1,7 +1,8 @@
 """What each node of a window plan does; the run loop calls ``execute``.
 
 base  the poisoned base, a stock folder
-path  one un-learning of that base, looked at step by step: ``window.json``
+path  one un-learning of that base, looked at step by step: ``window.json``, and the looks
+      themselves, so that another score needs no other un-learning: ``looks.safetensors``
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from peftlab.nn.unlearning import Identifier
 
 MODEL = "model"
-FILE = "window.json"
+FILE, LOOKS = "window.json", "looks.safetensors"
 
 
 def execute(
@@ -56,6 +57,8 @@ def _base(key: dict[str, Any], folder: Path, data: TaskData) -> dict[str, Any]:
 
 
 def _path(key: dict[str, Any], base: Path, folder: Path, data: TaskData) -> dict[str, Any]:
+    from safetensors.numpy import save_file
+
     from peftlab.engine.window.curves import Seen, curves, look_of
 
     poisoned, splits = _poisoned(key, data), guard_splits(data, key["seed"])
@@ -84,6 +87,9 @@ def _path(key: dict[str, Any], base: Path, folder: Path, data: TaskData) -> dict
         **curves(Seen(**looks), data.n_classes),
     }
     write_json(folder / FILE, found)
+    save_file(
+        {name: look.logits[0].astype(np.float32) for name, look in looks.items()}, folder / LOOKS
+    )
     return {"cpu_seconds": round(spent, 2)}
 
 
