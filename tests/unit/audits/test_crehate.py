@@ -19,7 +19,7 @@ TABLE = {
 @pytest.fixture(scope="module")
 def rows():
     ratings = load_set("crehate", real("crehate/ratings.csv.gz", "crehate"))
-    options = GraspOptions(bootstrap=0, within=("gender", "age_band"))  # 2,000 permutations
+    options = GraspOptions(bootstrap=0, permutations=500, within=("gender", "age_band"))
     found = grasp(ratings, ["nationality"], options)
     return {row["group"]: row for row in found["groups"]}
 

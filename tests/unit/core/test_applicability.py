@@ -4,7 +4,9 @@ import itertools
 
 import pytest
 
+from peftlab.core import registry
 from peftlab.core.applicability import Pairing, why_not
+from peftlab.core.contracts import stage_of
 
 
 class Word:
@@ -59,6 +61,11 @@ class Inspect:
     def inspect(self, context): ...
 
 
+REAL_FILTERS = {
+    entry.name: entry.cls for entry in registry.entries("defence") if stage_of(entry.cls) == "data"
+}
+
+
 def said(attack, tuner, defence, scenario="base", control=False):
     return why_not(Pairing(attack(), tuner, defence, scenario, control=control))
 
@@ -99,6 +106,20 @@ def test_what_makes_sense(attack, tuner, defence, scenario):
 )
 def test_what_does_not(attack, tuner, defence, scenario, word):
     assert word in said(attack, tuner, defence, scenario)
+
+
+def test_the_filters_that_ship_are_the_ones_tried_below():
+    assert set(REAL_FILTERS) >= {"activation-clustering", "bki", "cube", "spectral-signatures"}
+
+
+@pytest.mark.parametrize("name", REAL_FILTERS)
+def test_a_filter_that_ships_is_not_applicable_to_a_poisoned_base(name):
+    """Check 19, CUBE among them: a reason in front of a poisoned base, none on suspect data."""
+    badnets, cls = registry.get("attack", "badnets").build(), REAL_FILTERS[name]
+    for tuner, control in itertools.product(("none", "lora", "full", "prefix"), (False, True)):
+        reason = why_not(Pairing(badnets, tuner, cls, "base", control=control))
+        assert "filters training sets" in reason
+        assert why_not(Pairing(badnets, tuner, cls, "data", control=control)) == ""
 
 
 def test_the_control_of_an_attack_without_a_head_has_one():

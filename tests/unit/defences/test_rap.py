@@ -1,7 +1,9 @@
 """RAP: the acceptance checks of its specification, and the mistakes of public code."""
 
+import copy
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -126,26 +128,110 @@ def test_a_range_that_is_missed_is_warned_of(base):
     assert len(rap.diagnostics()["warnings"]) == 2
 
 
-def test_the_smallest_p_of_all_classes_is_that_of_the_predicted_one(rap, base):
-    """Check 9: C trainings; Bonferroni's factor changes neither order nor decision."""
-    assert rap.diagnostics()["trained"] == [True, True]
-    texts = (*base.clean.texts[:60], *base.triggered[:30])
-    drops, predicted = rap._drops(texts)
-    p = np.ones((len(texts), 2))  # a class that x is not predicted as says nothing
-    for i, t in enumerate(predicted):
-        clean = rap.clean[t]
-        p[i, t] = np.mean(1 / (1 + np.exp(-(drops[i] - clean) / 0.02)))
-    smallest = p.min(axis=1)
-    scores = rap.score(texts)
-    np.testing.assert_allclose(scores.values, -np.log(smallest), rtol=1e-6, atol=1e-9)
-    np.testing.assert_array_equal(scores.predicted, predicted)
-    corrected = -np.log(np.minimum(1, 2 * smallest))
-    np.testing.assert_allclose(corrected, np.maximum(0, scores.values - np.log(2)), atol=1e-9)
-    calibration = rap.score(base.context.fit.texts[:99])
-    by_score = flags(Calibration(calibration.values, alpha=0.05), scores)
-    factor = replace(scores, values=scores.values - np.log(2))
-    by_factor = flags(Calibration(calibration.values - np.log(2), alpha=0.05), factor)
-    np.testing.assert_array_equal(by_score, by_factor)
+@pytest.fixture(scope="module")
+def four(load_tiny, base):
+    """Return RAP fitted on a random base that takes the texts for four classes, and that base."""
+    model, tokenizer = load_tiny("bert", 4)
+    texts = base.context.fit.texts[:120]
+    logits = torch.from_numpy(predict_logits(model, tokenizer, texts)).float()
+    with torch.no_grad():  # a random base answers all texts all but alike
+        model.classifier.weight.mul_(2 / logits.std(dim=0)[:, None])
+        model.classifier.bias.copy_(-2 * logits.median(dim=0).values / logits.std(dim=0))
+    answers = predict_logits(model, tokenizer, texts).argmax(axis=1)
+    context = replace(
+        base.context, fit=LabelledTexts(texts, tuple(answers.tolist())), n_classes=4,
+        load_base=lambda _=None: (copy.deepcopy(model), tokenizer),
+    )  # fmt: skip
+    random = SimpleNamespace(model=model, context=context)
+    return fitted(random, epochs=2, steps=1)[0], random
+
+
+def p_of_each_class(rap, base, texts):
+    """Return how seldom a clean reference text falls as little, (n, C): smoothed, and counted.
+
+    The word of each class is tried on all texts, from the table; a class that a text is not
+    predicted as says nothing and has p = 1.
+    """
+    m = len(base.context.reference)
+    every = (*base.context.reference.texts, *texts)
+    chances = softmax(predict_logits(*base.context.load_base(), every))
+    predicted = chances.argmax(axis=1)
+    smooth, counted = np.ones((2, len(texts), chances.shape[1]))
+    for t in range(chances.shape[1]):
+        drops = chances[:, t] - softmax(logits_by_the_table(rap, base, every, t))[:, t]
+        clean = drops[:m][predicted[:m] == t]
+        points = np.quantile(clean, (np.arange(100) + 0.5) / 100)
+        for i in np.flatnonzero(predicted[m:] == t):
+            smooth[i, t] = np.mean(1 / (1 + np.exp(-(drops[m + i] - points) / 0.02)))
+            counted[i, t] = np.mean(clean <= drops[m + i])
+    return smooth, counted
+
+
+def test_a_word_is_trained_for_each_of_four_classes(four):
+    """Check 9: C trainings, and each has its own row of the first one's norm."""
+    rap, base = four
+    about = rap.diagnostics()
+    first = base.model.get_input_embeddings().weight[about["token"]].detach().numpy()
+    assert about["trained"] == [True] * 4
+    assert [len(about[each]) for each in ("steps", "mean_drop", "reference_texts")] == [4, 4, 4]
+    assert min(about["steps"]) > 0
+    rows = np.vstack([rap.rows, first])
+    gaps = np.abs(rows[:, None] - rows).max(axis=2)[np.triu_indices(5, 1)]
+    assert gaps.min() > 1e-3
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), np.linalg.norm(first), atol=1e-5)
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def judged(request, rap, base, four):
+    """Return RAP, fresh and calibration texts, and for either the p of each class (twice)."""
+    fresh = (*base.clean.texts, *base.triggered[:30])
+    rap, base = four if request.param == 4 else (rap, base)
+    clean = base.context.fit.texts[:99]
+    return SimpleNamespace(
+        n_classes=request.param, rap=rap, fresh=fresh, clean=clean,
+        p_fresh=p_of_each_class(rap, base, fresh), p_clean=p_of_each_class(rap, base, clean),
+    )  # fmt: skip
+
+
+def test_the_smallest_p_of_all_classes_is_that_of_the_predicted_one(judged):
+    """Check 9: C trainings, and the score is -log of the smallest of C p-values."""
+    assert judged.rap.diagnostics()["trained"] == [True] * judged.n_classes
+    scores = judged.rap.score(judged.fresh)
+    smooth, counted = judged.p_fresh
+    assert smooth.shape == (len(judged.fresh), judged.n_classes)
+    np.testing.assert_array_equal(scores.predicted, smooth.argmin(axis=1))
+    assert set(scores.predicted) == set(range(judged.n_classes))
+    np.testing.assert_allclose(scores.values, -np.log(smooth.min(axis=1)), rtol=0, atol=0.01)
+    for t in range(judged.n_classes):  # within a class the order is that of the bare count
+        own = scores.predicted == t
+        assert (np.diff(counted[own, t][np.argsort(scores.values[own])]) <= 0.01).all()
+
+
+def bonferroni(p):
+    """Return min(1, C p) for the smallest p of each text."""
+    return np.array([min(1.0, len(row) * min(row)) for row in p.tolist()])
+
+
+def among_the_smallest(own, clean, alpha):
+    """Return which numbers are so small that few of the clean ones are, counted one by one."""
+    rank = [1 + sum(each <= mine for each in clean) for mine in own]
+    return np.array(rank) / (len(clean) + 1) <= alpha
+
+
+def test_bonferronis_factor_changes_neither_order_nor_decision(judged):
+    """Check 9, with min(1, C p) itself: smoothed as the score is, and by the bare count."""
+    scores = judged.rap.score(judged.fresh)
+    (smooth, counted), clean = (
+        [bonferroni(p) for p in both] for both in (judged.p_fresh, judged.p_clean)
+    )
+    assert 0.1 < (smooth == 1).mean() < 0.9  # the factor is not lost in the calibration alone
+    assert (np.diff(np.log(smooth[np.argsort(scores.values)])) <= 0.01).all()
+    for alpha in (0.05, 0.2):
+        calibration = Calibration(judged.rap.score(judged.clean).values, alpha=alpha)
+        flagged = flags(calibration, scores)
+        assert 0 < flagged.sum() < len(flagged) / 2
+        np.testing.assert_array_equal(among_the_smallest(smooth, clean[0], alpha), flagged)
+        assert (among_the_smallest(counted, clean[1], alpha) == flagged).mean() > 0.95
 
 
 def test_classes_are_comparable(rap, base):

@@ -1,13 +1,16 @@
-"""Measuring refuses data whose classes are not those that a victim or a guard was made for."""
+"""Measuring keeps what it divides by, and refuses data of other classes than a victim's."""
 
+import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from peftlab.core.errors import InputRejected
+from peftlab.defences.onion import Onion
 from peftlab.engine.evaluate import evaluate_guard, evaluate_victim
 from peftlab.engine.guard import Guard
-from peftlab.engine.steps import tune
+from peftlab.engine.steps import predict_folder, tune
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +38,26 @@ def test_a_guard_of_other_classes_is_refused(tiny, victim, reviews, tmp_path):
         evaluate_guard(tmp_path / "guard", victim, reviews, "badnets")
     assert caught.value.code == "EVAL-CLASSES"
     assert caught.value.what.startswith("guard")
+
+
+def test_a_guard_that_deletes_all_words_keeps_every_text(
+    tiny, victim, reviews, tmp_path, monkeypatch
+):
+    """defenses.md 6, check 3: ONION at minus infinity; the answer to no words counts n times."""
+    place = tmp_path / "guard"
+    Guard.fit(str(tiny("bert")), reviews, "onion", {"alpha": 0.1}).save_pretrained(place)
+    without = evaluate_victim(victim, reviews, "badnets")["metrics"]
+    asked = []
+    plain = Onion.rewrite
+    monkeypatch.setattr("peftlab.engine.evaluate.threshold", lambda _: -math.inf)
+    monkeypatch.setattr(Onion, "rewrite", lambda *given: asked.append(plain(*given)) or asked[-1])
+    found = evaluate_guard(place, victim, reviews, "badnets")["metrics"]
+    n, k = without["n_clean"], without["n_triggered"]
+    assert n == len(reviews.test)
+    assert [set(texts) for texts in asked] == [{""}, {""}]
+    assert [len(texts) for texts in asked] == [n, k]
+    assert (found["n_clean"], found["n_triggered"]) == (n, k)
+    empty = int(predict_folder(victim, [""], n_classes=2).argmax())
+    assert found["ca_def"] == np.mean(np.array(reviews.test.labels) == empty)
+    assert found["asr_def"] == float(empty == 0)  # the attack's target
+    assert (found["ca"], found["asr"], found["coverage"]) == (without["ca"], without["asr"], 1.0)

@@ -15,6 +15,8 @@ from peftlab.core.errors import ConfigError, InputRejected
 from peftlab.core.prompt import Prompt
 from peftlab.core.types import Scores
 from peftlab.engine.guard import Guard
+from peftlab.engine.metrics import beta_binomial_band
+from peftlab.engine.splits import guard_splits
 from peftlab.models.load import load_base
 from tiny_models import make_tiny_causal
 
@@ -42,17 +44,31 @@ class Victim:
         return np.tile([0.0, 1.0], (len(texts), 1))
 
 
-def test_flags_follow_the_calibration(guard, reviews):
-    found = guard.score(reviews.test.texts)
-    clean = guard.calibration.scores
+@pytest.fixture(scope="module", params=["psim", "strip", "rap"])
+def any_guard(request, guard, learned, reviews):
+    few = {"strip": {"copies": 3}, "rap": {"epochs": 1, "steps": 1}}
+    if request.param == "psim":
+        return guard
+    options = few[request.param] | {"alpha": 0.1}
+    return Guard.fit(str(learned), reviews, request.param, options, allow_poisoned=True)
+
+
+def test_flags_follow_the_calibration(any_guard, reviews):
+    """defenses.md 6, check 7: PSIM, STRIP and RAP alike; fresh clean texts are seldom flagged."""
+    texts = reviews.test.texts
+    found = any_guard.score(texts)
+    np.testing.assert_array_equal(found.scores, any_guard.defence.score(texts).values)
+    clean = any_guard.defence.score(guard_splits(reviews, 0).calibration.texts).values
+    np.testing.assert_array_equal(any_guard.calibration.scores, clean)
     p = np.array([(1 + (clean >= s).sum()) / (len(clean) + 1) for s in found.scores])
     np.testing.assert_allclose(found.p_values, p)
     np.testing.assert_array_equal(found.flagged, p <= 0.1)
+    low, high = beta_binomial_band(len(clean), len(texts), 0.1)
+    assert low <= found.flagged.mean() <= high
+    assert found.flagged.any()
 
 
 def test_calibration_texts_have_not_been_fitted_on(guard, reviews):
-    from peftlab.engine.splits import guard_splits
-
     parts = guard_splits(reviews, 0)
     again = guard.defence.score(parts.calibration.texts).values
     np.testing.assert_array_equal(again, guard.calibration.scores)

@@ -45,43 +45,46 @@ def random_cell(rng, classes=3, n=40):
 
 
 def test_equal_to_a_brute_force_count():
+    """Check 18: 1,000 cases, counted text by text; FRR is the FPR and FAR is 1 - TPR."""
     rng = np.random.default_rng(0)
-    for _ in range(300):
-        cell = random_cell(rng, n=int(rng.integers(2, 30)))
+    tied = 0
+    for _ in range(1000):
+        cell = random_cell(rng, classes=int(rng.integers(2, 5)), n=int(rng.integers(2, 30)))
         got = evaluate(**cell)["metrics"]
-        n, k = len(cell["labels"]), len(cell["triggered_labels"])
-        clean = list(
-            zip(
-                cell["labels"],
-                cell["clean_pred"],
-                cell["clean_flags"],
-                cell["clean_scores"],
-                strict=True,
+        # plain numbers count in a tenth of the time that those of an array take
+        plain = {name: cell[name].tolist() for name in cell if name != "target"}
+        clean, trig = (
+            list(zip(*(plain[name] for name in names.split()), strict=True))
+            for names in (
+                "labels clean_pred clean_flags clean_scores",
+                "triggered_pred triggered_flags triggered_scores test_rows",
             )
         )
-        trig = list(
-            zip(cell["triggered_pred"], cell["triggered_flags"], cell["triggered_scores"],
-                cell["test_rows"], strict=True)
-        )  # fmt: skip
+        n, k = len(clean), len(trig)
+        frr = sum(f for _, _, f, _ in clean) / n  # clean texts that are turned away
+        far = sum(not f for _, f, _, _ in trig) / k  # triggered texts that are let in
+        clean_scores, trig_scores = [s for *_, s in clean], [s for _, _, s, _ in trig]
         expected = {
             "ca": sum(y == p for y, p, _, _ in clean) / n,
             "asr": sum(p == 0 for p, *_ in trig) / k,
             "ca_def": sum(y == p and not f for y, p, f, _ in clean) / n,
             "asr_def": sum(p == 0 and not f for p, f, *_ in trig) / k,
-            "fpr": sum(bool(f) for *_, f, _ in clean) / n,
-            "tpr": sum(bool(f) for _, f, *_ in trig) / k,
+            "fpr": frr,
+            "tpr": sum(f for _, f, *_ in trig) / k,
             "coverage": sum(not f for *_, f, _ in clean) / n,
-            "auroc": pairs([s for *_, s in clean], [s for _, _, s, _ in trig]),
-            "auroc_paired": pairs(
-                [s for y, _, _, s in clean if y != 0], [s for _, _, s, _ in trig]
-            ),
+            "auroc": pairs(clean_scores, trig_scores),
+            "auroc_paired": pairs([s for y, _, _, s in clean if y != 0], trig_scores),
         }
         kept = [y == p for y, p, f, _ in clean if not f]
         expected["selective_accuracy"] = sum(kept) / len(kept) if kept else None
-        strict = [p == 0 for p, _, _, r in trig if cell["clean_pred"][r] == cell["labels"][r]]
+        labels, answers = plain["labels"], plain["clean_pred"]
+        strict = [p == 0 for p, _, _, r in trig if answers[r] == labels[r]]
         expected["asr_strict"] = sum(strict) / len(strict) if strict else None
         for name, value in expected.items():
-            assert got[name] == (None if value is None else pytest.approx(value, abs=1e-12)), name
+            assert got[name] == value or abs(got[name] - value) <= 1e-12, name
+        assert abs(1 - got["tpr"] - far) <= 1e-12
+        tied += not set(clean_scores).isdisjoint(trig_scores)
+    assert tied > 500  # scores of one decimal: the AUROC was counted with ties
 
 
 def pairs(clean, triggered):

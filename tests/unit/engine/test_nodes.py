@@ -5,15 +5,18 @@ each other; what they are is not asserted at this size.
 """
 
 import json
+from itertools import product
 
 import numpy as np
 import pytest
 
+from peftlab.defences.onion import Onion
+from peftlab.engine.metrics import wilson
 from peftlab.engine.nodes import prepare, report_arrays
 from peftlab.engine.plan import plan
 from peftlab.engine.recipe import make_recipe
 from peftlab.engine.run import run
-from peftlab.engine.steps import predict_folder
+from peftlab.engine.steps import make_poison, predict_folder
 from peftlab.io.store import Store
 from peftlab.models.load import fingerprint
 
@@ -76,7 +79,6 @@ def test_numbers_agree_with_each_other(grid):
         m = cell["metrics"]
         assert m["ca_def"] <= m["ca"]
         assert m["asr_def"] <= min(m["asr"], 1 - m["tpr"] + 1e-12)
-        assert m["n_clean"] == len(data.test)
         assert m["n_calibration"] == len(data.dev) // 2
         assert m["alpha"] == 0.05
     for tuner in TUNERS:
@@ -87,6 +89,46 @@ def test_numbers_agree_with_each_other(grid):
     for control in (False, True):  # a guard looks at the base, not at the victim
         cells = _cells(results, defence="psim", control=control)
         assert len({cell["metrics"]["auroc"] for cell in cells}) == 1
+
+
+def test_no_defence_changes_what_is_divided_by(grid):
+    """defenses.md 6, check 3: texts that are rejected, mended or emptied still count."""
+    _, results, data = grid
+    triggered = make_poison(data, "badnets", {}, seed=0).test_triggered
+    assert 0 < len(triggered) < len(data.test)
+    sides = {
+        "n_clean": (len(data.test), {"ca", "ca_def", "fpr"}),
+        "n_triggered": (len(triggered), {"asr", "asr_def", "tpr"}),
+    }
+    for cell, (count, (n, shares)) in product(results["cells"], sides.items()):
+        assert cell["metrics"][count] == n
+        for metric in shares & set(cell["intervals"]):  # an interval tells its n
+            hits = round(cell["metrics"][metric] * n)
+            assert cell["intervals"][metric] == pytest.approx(wilson(hits, n))
+
+
+def test_a_text_without_any_word_left_is_answered_and_counted(tiny, reviews, tmp_path, monkeypatch):
+    """Check 3 in a whole run: a defence that deletes every word, in front of the base itself."""
+    monkeypatch.setattr(Onion, "rewrite", lambda _, texts, threshold: [""] * len(texts))
+    recipe = make_recipe(
+        {
+            "name": "empty", "base": str(tiny("bert")), "seeds": [0], "control": False,
+            "attacker": {"epochs": 1, "lr": 1e-3}, "attack": "badnets", "tuner": "none",
+            "limits": {"max_train": 64}, "defence": ["none", "onion"],
+        }
+    )  # fmt: skip
+    data, out = prepare(reviews, recipe), tmp_path / "run"
+    run(recipe, plan(recipe, data.digest(), fingerprint(recipe.base)), data, out)
+    results = json.loads((out / "results.json").read_text())
+    (plain,), (emptied,) = (_cells(results, defence=name) for name in ("none", "onion"))
+    for count in ("n_clean", "n_triggered", "ca", "asr"):
+        assert emptied["metrics"][count] == plain["metrics"][count]
+    with Store(out / "runs.db") as store:
+        (base,) = (row.id for row in store.rows() if row.kind == "base")
+    model = out / "nodes" / base / "model"
+    empty = int(predict_folder(model, [""], n_classes=2, allow_poisoned=True).argmax())
+    assert emptied["metrics"]["ca_def"] == np.mean(np.array(data.test.labels) == empty)
+    assert emptied["metrics"]["asr_def"] == float(empty == 0)  # the attack's target
 
 
 def test_numbers_are_those_of_the_saved_models(grid):

@@ -4,23 +4,30 @@ The methods are toys, so that what the engine does with their answers can be tol
 """
 
 import json
-from dataclasses import replace
+from collections import Counter
+from dataclasses import fields, replace
+from itertools import product
+from operator import attrgetter
 
 import numpy as np
 import pytest
 
 from peftlab.core import registry
 from peftlab.core.contracts import (
+    FilterContext,
     Filtered,
+    FitContext,
     GuardOptions,
     PoisonOptions,
+    TuneContext,
     Tuned,
     Verdict,
+    stage_of,
 )
-from peftlab.core.errors import ConfigError
-from peftlab.core.options import Options
-from peftlab.core.types import Scores
-from peftlab.engine.evaluate import evaluate_victim
+from peftlab.core.errors import ConfigError, RunFailed
+from peftlab.core.options import Options, option
+from peftlab.core.types import LabelledTexts, Scores
+from peftlab.engine.evaluate import evaluate_guard, evaluate_victim
 from peftlab.engine.guard import Guard
 from peftlab.engine.nodes import prepare
 from peftlab.engine.plan import plan
@@ -116,6 +123,56 @@ class Longest:
     def load(self, folder, load_base): ...
 
 
+class NosyOptions(GuardOptions):
+    reads: str = option("", "what it reads of what it is handed", source="ours")
+    patient: bool = option(False, "it waits until it was saved and loaded", source="ours")
+
+
+class NosyFit(Longest):
+    """Reads something of what it learns from."""
+
+    def fit(self, context):
+        attrgetter(self.options.reads)(context)
+
+
+class NosyScore(Longest):
+    """Reads something of the texts that it scores."""
+
+    loaded = False
+
+    def load(self, folder, load_base):
+        self.loaded = True
+
+    def score(self, texts):
+        if self.loaded or not self.options.patient:
+            attrgetter(self.options.reads)(texts)
+        return super().score(texts)
+
+
+class NosyFilter(ByLength):
+    """Reads something of the training set that it filters."""
+
+    def keep(self, context):
+        attrgetter(self.options.reads)(context)
+        return super().keep(context)
+
+
+class NosyTuning(FrozenOnData):
+    """Reads something of what it tunes on."""
+
+    def tune(self, context):
+        attrgetter(self.options.reads)(context)
+        return super().tune(context)
+
+
+class NosyInspector(ByNorm):
+    """Reads something of what it judges a base with."""
+
+    def inspect(self, context):
+        attrgetter(self.options.reads)(context)
+        return super().inspect(context)
+
+
 TOYS = [
     ("attack", "toy-blind", Blind, PoisonOptions),
     ("defence", "toy-length", ByLength, Options),
@@ -123,6 +180,11 @@ TOYS = [
     ("defence", "toy-frozen-data", FrozenOnData, Options),
     ("defence", "toy-norm", ByNorm, Options),
     ("defence", "toy-longest", Longest, GuardOptions),
+    ("defence", "nosy-fit", NosyFit, NosyOptions),
+    ("defence", "nosy-score", NosyScore, NosyOptions),
+    ("defence", "nosy-filter", NosyFilter, NosyOptions),
+    ("defence", "nosy-tuning", NosyTuning, NosyOptions),
+    ("defence", "nosy-inspector", NosyInspector, NosyOptions),
 ]
 
 
@@ -137,11 +199,12 @@ def toys():
     patch.undo()
 
 
-def _run(tiny, reviews, out, scenario, attacks, tuners, defences):
+def _run(tiny, reviews, out, scenario, attacks, tuners, defences, *, control=True):
     recipe = make_recipe(
         {
             "name": "stages", "base": str(tiny("bert")), "seeds": [0], "scenario": scenario,
             "attacker": {"epochs": 0.5}, "limits": {"max_train": 64}, "attack": attacks,
+            "control": control,
             "tuner": [
                 {"name": name, "options": {"epochs": 0.5} if name != "none" else {}}
                 for name in tuners
@@ -195,6 +258,20 @@ def test_a_filter_is_not_applicable_to_a_poisoned_base(on_base):
     for cell in on_base[1]:
         if cell["defence"] == "toy-length" and cell["attack"] == "badnets":
             assert "filters training sets" in cell["not_applicable"]
+
+
+def test_a_filter_that_ships_gets_a_reason_and_no_number(tiny, reviews, tmp_path):
+    """Check 19, CUBE among them; nothing is trained for it either."""
+    filters = [e.name for e in registry.entries("defence") if stage_of(e.cls) == "data"]
+    assert "cube" in filters
+    out = tmp_path / "run"
+    cells, rows, _ = _run(tiny, reviews, out, "base", ["badnets"], ["none", "lora"], filters)
+    found = {(cell["defence"], cell["tuner"], cell["control"]) for cell in cells}
+    assert found == set(product(filters, ("none", "lora"), (False, True)))
+    for cell in cells:
+        assert "filters training sets" in cell["not_applicable"]
+        assert cell["metrics"] == cell["intervals"] == cell["reasons"] == cell["cost"] == {}
+    assert {row.kind for row in rows.values()} == {"cell"}
 
 
 def test_nothing_is_done_for_a_cell_that_makes_no_sense(on_base):
@@ -343,7 +420,7 @@ def test_shared_work_is_done_once(on_base, on_data):
     assert kinds.count("victim") == 2 * (1 + 1 + 1 + 1)  # lora; none, lora filtered; frozen
 
 
-@pytest.mark.parametrize("name", ["toy-length", "toy-frozen", "toy-norm"])
+@pytest.mark.parametrize("name", ["toy-length", "toy-frozen", "toy-norm", "cube"])
 def test_only_what_judges_inputs_can_be_a_guard(name, tiny, reviews):
     with pytest.raises(ConfigError) as caught:
         Guard.fit(str(tiny("bert")), reviews, name)
@@ -377,3 +454,79 @@ def test_an_adapter_that_cannot_be_merged_is_refused_before_any_work(
     assert caught.value.code == "DEFENCE-TUNER"
     assert caught.value.allowed == "lora, full"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("handed", "public"),
+    [
+        (FitContext, {"fit", "reference", "n_classes", "seed", "load_base", "progress"}),
+        (FilterContext, {"suspect", "n_classes", "seed", "load_trained", "progress"}),
+        (TuneContext, {"model", "tokenizer", "train", "dev", "n_classes", "tuner", "seed",
+                       "progress"}),
+        (LabelledTexts, {"texts", "labels", "pick", "digest"}),
+    ],
+)  # fmt: skip
+def test_what_a_defender_is_handed_has_no_place_for_the_truth(handed, public):
+    """Check 20: a field more must not be a trigger, a target, or what is poisoned."""
+    named = {each.name for each in fields(handed)} | set(vars(handed))
+    assert {name for name in named if not name.startswith("_")} == public
+
+
+def _nosy(name, allowed, hidden):
+    """Return one defence of a recipe for each thing to read; its label says which it is."""
+    choices = []
+    for reads in (*allowed, *hidden):
+        options = {"reads": reads, "patient": name == "nosy-score"}
+        choices.append({"name": name, "label": f"{name}.{reads}", "options": options})
+    return choices
+
+
+WHERE = {  # the kind of work that fails
+    "nosy-fit": "guard", "nosy-score": "scores", "nosy-inspector": "verdict",
+    "nosy-filter": "filter", "nosy-tuning": "victim",
+}  # fmt: skip
+NOBODY_KNOWS = ("trigger", "target", "attack", "poisoned", "is_poisoned", "triggered")
+OF_TEXTS = ("is_poisoned", "original_labels", "targets", "target")
+ON_BASE = {
+    "nosy-fit": (["fit.labels"], [*NOBODY_KNOWS, *(f"fit.{each}" for each in OF_TEXTS)]),
+    "nosy-score": (["count"], ["labels", *OF_TEXTS]),
+    "nosy-inspector": (["reference.labels"], [*NOBODY_KNOWS, "reference.is_poisoned"]),
+}
+ON_DATA = {
+    "nosy-filter": (["suspect.labels"], [*NOBODY_KNOWS, *(f"suspect.{each}" for each in OF_TEXTS)]),
+    "nosy-tuning": (["train.labels"], [*NOBODY_KNOWS, *(f"train.{each}" for each in OF_TEXTS)]),
+}
+
+
+@pytest.mark.parametrize(
+    ("scenario", "tuner", "nosy"), [("base", "none", ON_BASE), ("data", "lora", ON_DATA)]
+)
+def test_a_defender_that_reads_the_truth_fails(scenario, tuner, nosy, tiny, reviews, tmp_path):
+    """Check 20, in a whole run: no such thing is there to read, and there is no number."""
+    defences = [one for name, reads in nosy.items() for one in _nosy(name, *reads)]
+    out = tmp_path / "run"
+    with pytest.raises(RunFailed, match="RUN-NODES"):
+        _run(tiny, reviews, out, scenario, ["badnets"], [tuner], defences, control=False)
+    with Store(out / "runs.db") as store:
+        failed = [row for row in store.rows() if row.state == "failed"]
+    assert {row.error["type"] for row in failed} == {"AttributeError"}
+    missed = Counter((row.kind, row.error["message"].split("'")[-2]) for row in failed)
+    assert missed == Counter(
+        (WHERE[name], each.split(".")[-1]) for name, (_, hidden) in nosy.items() for each in hidden
+    )
+    cells = json.loads((out / "results.json").read_text())["cells"]
+    honest = [f"{name}.{each}" for name, (allowed, _) in nosy.items() for each in allowed]
+    assert sorted(cell["defence"] for cell in cells) == sorted(honest)
+
+
+def test_a_guard_that_reads_labels_fails_in_any_use(tiny, reviews, tmp_path):
+    """Check 20: where it calibrates, where it is asked, and where it is measured."""
+    base = tiny("bert")
+    with pytest.raises(AttributeError, match="labels"):
+        Guard.fit(str(base), reviews, "nosy-score", {"reads": "labels"})
+    patient = {"reads": "labels", "patient": True}
+    Guard.fit(str(base), reviews, "nosy-score", patient).save_pretrained(tmp_path / "guard")
+    with pytest.raises(AttributeError, match="labels"):
+        Guard.from_pretrained(tmp_path / "guard").score(reviews.test.texts)
+    with pytest.raises(AttributeError, match="labels"):
+        evaluate_guard(tmp_path / "guard", base, reviews, "badnets")
