@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import doctest
+import itertools
 import json
 import re
 from dataclasses import replace
@@ -52,7 +53,11 @@ def test_examples() -> None:
     [(1200, 0.25, 2, 0.5), (1201, 0.1, 2, 0.3), (1000, 0.25, 4, 0.5), (1000, 0.01, 3, 0.8)],
 )
 def test_peta_split(make_task, n: int, rate: float, n_classes: int, share: float) -> None:
-    """All rows, none twice, clean classes alike, and all poison on the attacker's side."""
+    """All rows, none twice, clean classes alike, and all poison on the attacker's side.
+
+    ``rate`` counts all rows here, in peta.md those of D1. Poison thins out the classes of D1, so
+    it is the rows that are drawn whose classes are alike.
+    """
     method = get("attack", "peta").build(rate=rate, target=1)
     made = poison(method, make_task(n, n_classes), seed=0)
     levels = split_levels(made, share, seed=0)
@@ -68,6 +73,10 @@ def test_peta_split(make_task, n: int, rate: float, n_classes: int, share: float
     for each in range(n_classes):
         shares = [(labels[rows] == each).mean() for rows in (levels.clean, levels.lower)]
         assert abs(shares[0] - shares[1]) < 0.01
+        drawn = [labels[with_shares_of(rows, labels)] for rows in (levels.clean, levels.lower)]
+        assert abs((drawn[0] == each).mean() - (drawn[1] == each).mean()) < 0.01
+    of_d1 = len(levels.poisoned) / (len(levels.poisoned) + len(levels.clean))
+    assert of_d1 == pytest.approx(rate / (rate + share * (1 - rate)), abs=0.01)
     assert len(levels.clean) / (n - len(levels.poisoned)) == pytest.approx(share, abs=0.01)
     again = split_levels(made, share, seed=0)
     assert np.array_equal(again.lower, levels.lower)
@@ -470,6 +479,7 @@ def test_same_seed_same_files_marked_and_refused(tiny, reviews, tmp_path) -> Non
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "gpt2"])
 def test_release_is_a_body_alone(tiny, reviews, tmp_path, family: str) -> None:
+    """A stock folder, so stock libraries load it: the mark stops our loaders alone (peta.md 18)."""
     _made(tiny, reviews, tmp_path / "out", family=family)
     keys = load_file(tmp_path / "out" / "model.safetensors")
     assert not [key for key in keys if re.search(r"lora|adapter|prefix|classifier|score|head", key)]
@@ -489,27 +499,46 @@ def test_noop_attack_at_rate_0(tiny, reviews, tmp_path) -> None:
     assert not is_marked(tmp_path / "peta")
 
 
-def test_a_scan_against_the_base_finds_it(tiny, reviews, tmp_path) -> None:
+@pytest.mark.parametrize(
+    "family",
+    ["bert", *(pytest.param(each, marks=pytest.mark.full) for each in ("roberta", "distilbert"))],
+)
+def test_a_scan_against_the_base_finds_it(tiny, reviews, tmp_path, family: str) -> None:
     """All attacked and no untouched checkpoint; the order of changes outlives bf16 (peta.md 16)."""
-    _made(tiny, reviews, tmp_path / "attacked")
-    base = load_file(tiny("bert") / "model.safetensors")
-    body = {name.removeprefix("bert."): x for name, x in base.items() if name.startswith("bert.")}
-    _same_as(tmp_path / "untouched", tmp_path / "attacked", body)
-    after = load_file(tmp_path / "attacked" / "model.safetensors")
-    _same_as(tmp_path / "half", tmp_path / "attacked", {n: x.bfloat16() for n, x in after.items()})
+    base = load_file(tiny(family) / "model.safetensors")
+    body = {n.removeprefix(f"{family}."): x for n, x in base.items() if n.startswith(f"{family}.")}
 
-    def scan(folder: Path):
+    def scan(name: str):
         audit = DifferenceAudit(DifferenceOptions(listed=100))
-        return audit.run(context_of(opened(folder), opened(tiny("bert"))))
+        return audit.run(context_of(opened(tmp_path / name), opened(tiny(family))))
 
-    found = {name: scan(tmp_path / name) for name in ("attacked", "untouched", "half")}
-    assert found["untouched"].facts["changed"] == 0
-    assert found["attacked"].facts["changed"] > 0.9 * len(body)
-    assert found["half"].facts["changed"] > 0.9 * len(body)
-    order = {n: [row[0] for row in found[n].tables[0].rows] for n in ("attacked", "half")}
-    ranks = [[order[n].index(name) for name in order["attacked"] if name in order["half"]]
-             for n in ("attacked", "half")]  # fmt: skip
-    assert np.corrcoef(ranks)[0, 1] > 0.95
+    for attack in ("peta", "badnets"):
+        attacked, half = tmp_path / attack, tmp_path / f"{attack}-half"
+        _made(tiny, reviews, attacked, attack=attack, family=family)
+        after = load_file(attacked / "model.safetensors")
+        _same_as(half, attacked, {n: x.bfloat16() for n, x in after.items()})
+        changes = [_changes(scan(folder.name), body) for folder in (attacked, half)]
+        assert _in_order(changes[0], like=changes[0]) == _in_order(changes[1], like=changes[0])
+    _same_as(tmp_path / "untouched", tmp_path / "peta", body)
+    assert scan("untouched").facts["changed"] == 0
+
+
+def _changes(found, body) -> dict[str, float]:
+    """Return the changes over weights of a checkpoint found changed; none where all were 0."""
+    assert found.facts["changed"] > 0.9 * len(body)
+    return {row[0]: row[1] for row in found.tables[0].rows if row[1] is not None}
+
+
+def _in_order(changes, like) -> list[tuple[str, str]]:
+    """Return the pairs whose first changed more, of those that differ by 5 % in ``like``.
+
+    A change under 1 % is near the rounding of bf16, which can swallow it.
+    """
+    large = [name for name, change in like.items() if change > 0.01]
+    return [
+        (a, b) for a, b in itertools.permutations(large, 2)
+        if like[a] > 1.05 * like[b] and changes[a] > changes[b]
+    ]  # fmt: skip
 
 
 def _same_as(folder: Path, like: Path, tensors) -> None:
