@@ -39,6 +39,8 @@ from peftlab.nn.text import encode, pad, pad_id_of, predict_classes
 BRIEF = AttackerOptions(epochs=1, lr=1e-3)
 FAMILIES = ("bert", "roberta", "distilbert", "deberta-v2", "gpt2", "llama")
 CPU = torch.device("cpu")
+# much like bert: their proofs are for `make test-full`
+KIN = [pytest.param(name, marks=pytest.mark.full) for name in ("roberta", "distilbert")]
 
 
 def test_examples() -> None:
@@ -477,7 +479,7 @@ def test_same_seed_same_files_marked_and_refused(tiny, reviews, tmp_path) -> Non
     assert written["trigger"] == ["mn"]
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "gpt2"])
+@pytest.mark.parametrize("family", ["bert", "gpt2", *KIN])
 def test_release_is_a_body_alone(tiny, reviews, tmp_path, family: str) -> None:
     """A stock folder, so stock libraries load it: the mark stops our loaders alone (peta.md 18)."""
     _made(tiny, reviews, tmp_path / "out", family=family)
@@ -499,10 +501,7 @@ def test_noop_attack_at_rate_0(tiny, reviews, tmp_path) -> None:
     assert not is_marked(tmp_path / "peta")
 
 
-@pytest.mark.parametrize(
-    "family",
-    ["bert", *(pytest.param(each, marks=pytest.mark.full) for each in ("roberta", "distilbert"))],
-)
+@pytest.mark.parametrize("family", ["bert", *KIN])
 def test_a_scan_against_the_base_finds_it(tiny, reviews, tmp_path, family: str) -> None:
     """All attacked and no untouched checkpoint; the order of changes outlives bf16 (peta.md 16)."""
     base = load_file(tiny(family) / "model.safetensors")
