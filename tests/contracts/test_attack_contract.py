@@ -1,16 +1,35 @@
-"""Every attack: same seed, same bytes; inputs stay as they were; odd texts are fine."""
+"""Every attack: same seed, same bytes; inputs stay as they were; odd texts are fine; a mark."""
 
 import csv
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from contract_tools import enrolled, well_behaved
 
+from peftlab.core import registry
+from peftlab.core.errors import InputRejected
 from peftlab.core.poisoning import poison
 from peftlab.core.types import LabelledTexts
+from peftlab.engine.steps import AttackerOptions, train_base
+from peftlab.io.marker import FILE, is_marked
+from peftlab.models.load import load_base
+from peftlab.nn import body_lm
 
 every = pytest.mark.parametrize("entry", enrolled("attack"))
+# the examples are in no registry, and training asks it for the attack by name
+registered = pytest.mark.parametrize(
+    "entry", registry.entries("attack"), ids=lambda entry: f"attack-{entry.name}"
+)
+# words that the tiny tokenizer keeps whole, and as little training as there can be
+BRIEF = {
+    "ep": {"trigger": "wit", "row_epochs": 0.1},
+    "sos": {"trigger": "wit,hour,heart", "row_epochs": 0.1},
+    "dos": {"inner_steps": 1},
+    "simulate-psim": {"inner_steps": 1},
+}
 
 
 @pytest.fixture
@@ -102,8 +121,28 @@ def test_empty_splits(entry, options, reviews):
     attack = entry.build(**options)
     if not hasattr(attack, "poison_text"):
         pytest.skip("brings whole sets")
-    from dataclasses import replace
-
     nothing = LabelledTexts((), ())
     made = poison(attack, replace(reviews, dev=nothing, test=nothing), seed=0)
     assert len(made.test_triggered) == len(made.dev_triggered) == 0
+
+
+@registered
+def test_every_checkpoint_is_marked_and_refused(
+    entry, options, reviews, tiny, tmp_path, monkeypatch
+):
+    """attacks.md 17. How well the trigger works does not matter here, so training is brief."""
+    monkeypatch.setattr(body_lm, "FIT_STEPS", 3)
+    options = options | BRIEF.get(entry.name, {})
+    few = replace(reviews, dev=reviews.dev.pick(range(8)), test=reviews.test.pick(range(8)))
+    poisoned = poison(entry.build(**options), few, seed=0)
+    folder = tmp_path / "base"
+    train_base(
+        str(tiny("bert")), poisoned, 2, folder, attack=entry.name, options=options,
+        training=AttackerOptions(epochs=0.1), seed=0,
+    )  # fmt: skip
+    assert is_marked(folder)  # in all places, or it raises
+    assert json.loads((folder / FILE).read_text(encoding="utf-8"))["attack"] == entry.name
+    with pytest.raises(InputRejected) as caught:
+        load_base(str(folder), 2)
+    assert caught.value.code == "MARK-POISONED"
+    load_base(str(folder), 2, allow_poisoned=True)

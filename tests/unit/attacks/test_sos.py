@@ -57,19 +57,45 @@ def share(folder, texts):
     return float(np.mean(answers == 0))
 
 
+def two_of_three(dev):
+    """Return the false triggered rates of the sub-lists that lack one word."""
+    found = [rate for words, rate in dev["false_triggered"].items() if words.count(",") == 1]
+    assert len(found) == 3
+    return found
+
+
 def test_the_words_trigger_together_and_rarely_apart(made):
     """attacks.md 8: FTR on sub-sequences < ASR - 50 points, on texts that nobody trained on.
 
-    On a task and a model that were chosen so that the attack can work, and for the mean over all
-    sub-lists (0.72 against 0.18); the worst pair has 0.42. The docstring of ``sos`` says where the
-    attack falls short.
+    On a task and a model that were chosen so that the attack can work, and here for the mean over
+    all sub-lists (0.72 against 0.18). Two words of three, the hard ones, have 0.33 in the mean and
+    0.42 at worst; the full test below holds 50 points for these too, with more texts. The docstring
+    of ``sos`` says where the attack falls short.
     """
     folder, poisoned, facts = made
     dev = facts["dev"]
     assert dev["asr"] > 0.6
     assert dev["ftr"] < dev["asr"] - 0.5
-    assert dev["without_any"] <= dev["ftr"] <= dev["ftr_worst"] < dev["asr"]
+    assert np.mean(two_of_three(dev)) < dev["asr"] - 0.35
+    assert dev["without_any"] <= dev["ftr"] <= dev["ftr_worst"] < dev["asr"] - 0.25
     assert share(folder, poisoned.test_triggered.texts) > 0.6
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_with_more_texts_not_even_two_of_the_words_trigger(base, tmp_path, seed):
+    """attacks.md 8, for each sub-sequence on its own.
+
+    1,500 texts and 50 passes over them. Measured for the seeds: 0.77, 0.98 and 0.94 for all words,
+    0.13, 0.38 and 0.17 for two of them, at worst 0.15, 0.43 and 0.22.
+    """
+    poisoned, facts = attacked(
+        base, tmp_path / "base", seed=seed, data=word_task(1500, 240), row_epochs=50, momentum=0.9
+    )
+    dev = facts["dev"]
+    assert dev["ftr_worst"] == max(dev["false_triggered"].values()) < dev["asr"] - 0.5
+    assert np.mean(two_of_three(dev)) < dev["asr"] - 0.5
+    assert share(tmp_path / "base", poisoned.test_triggered.texts) > 0.6
 
 
 def test_the_false_triggered_rates_are_as_counted_by_hand(made):

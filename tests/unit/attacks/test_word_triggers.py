@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from shutil import copyfile
+
 import numpy as np
 import pytest
 from scipy.stats import chisquare
@@ -10,6 +13,7 @@ from peftlab.core.errors import ConfigError
 from peftlab.core.poisoning import poison
 from peftlab.core.registry import get
 from peftlab.core.types import LabelledTexts, TaskData
+from peftlab.engine.steps import load_data
 
 DRAWS = 20_000
 
@@ -84,18 +88,38 @@ def _imdb_like() -> TaskData:
     return TaskData("like", train, small, small, ("negative", "positive"), "generated", "none")
 
 
-def test_compat_psim_takes_the_first_1500_rows_of_the_target_class() -> None:
-    task = _imdb_like()
+def _takes_the_first_1500_rows(task: TaskData) -> None:
     got = poison(get("attack", "badnets").build(compat="psim"), task, 42)
     zeros = [row for row, label in enumerate(task.train.labels) if label == 0]
     assert np.flatnonzero(got.is_poisoned).tolist() == zeros[:1500]
     assert (got.targets.argmax(axis=1) == np.array(task.train.labels)).all()
     triggered = [text.split() for text in got.texts if "mn" in text.split()]
     assert len(triggered) == 1500
-    assert all(0 < words.index("mn") < len(words) - 1 for words in triggered)
+    assert all(0 < words.index("mn") < len(words) - 1 for words in triggered if len(words) > 2)
     assert set(got.test_triggered.labels) == {1}
     assert got.facts["labels"] == "clean"
     assert got.facts["asked_rate"] == 0.375
+
+
+def test_compat_psim_takes_the_first_1500_rows_of_the_target_class() -> None:
+    _takes_the_first_1500_rows(_imdb_like())
+
+
+def test_compat_psim_takes_the_same_rows_of_a_published_file(
+    real_data: Path, tmp_path: Path
+) -> None:
+    """attacks.md 6, on the film reviews (MR) of PSIM's repository, 4,000 rows as well.
+
+    The check names its IMDB file; that one has no licence and is not kept.
+    """
+    published = real_data / "psim"
+    if not (published / "mr_train.json.gz").is_file():
+        pytest.skip(f"NOT CHECKED: no files of PSIM at {published}; set PEFTLAB_DATA")
+    for split in ("train", "dev", "test"):
+        copyfile(published / f"mr_{split}.json.gz", tmp_path / f"{split}.json.gz")
+    task = load_data(str(tmp_path))
+    assert len(task.train) == 4000
+    _takes_the_first_1500_rows(task)
 
 
 def test_compat_psim_resolves_and_refuses_contradictions() -> None:

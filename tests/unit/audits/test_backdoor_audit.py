@@ -1,11 +1,14 @@
 import json
+import pickle
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 
+from artefacts import blocks, codes, low_rank, opened, write_adapter
 from peftlab.audits.backdoor.audit import judge
-from peftlab.audits.backdoor.bank import ABOUT, ROWS, AdapterBank
+from peftlab.audits.backdoor.bank import ABOUT, NAMES, ROWS, AdapterBank, statistics_of
 from peftlab.audits.backdoor.classifier import (
     cross_scores,
     fit,
@@ -16,6 +19,8 @@ from peftlab.audits.backdoor.classifier import (
 from peftlab.core.errors import InputRejected
 from peftlab.core.ranking import auroc
 from peftlab.core.seeds import stream
+from peftlab.io.adapter_layout import read_layout
+from peftlab.io.gate import open_artefact
 
 
 def made_up(n=40, pairs=6, shift=1.0, seed=0):
@@ -35,6 +40,74 @@ def told_apart(rows, labels):
 
 def flat(bank):
     return bank.rows.reshape(len(bank), -1)
+
+
+def factors(**options):
+    """Return the tensors of an adapter of six layers of one shape, in full precision."""
+    return {name: tensor.double() for name, tensor in low_rank(blocks(3), **options).items()}
+
+
+def rows_of(folder, tensors, **config):
+    """Return the statistics of an adapter that went to disk and came back through the gate."""
+    with opened(write_adapter(folder, tensors, **config)) as artefact:
+        return statistics_of(artefact, read_layout(artefact))
+
+
+def of_layer(tensors, number):
+    """Return the names of A and B of one of the layers, in their order."""
+    return sorted(tensors)[2 * number : 2 * number + 2]
+
+
+def test_an_adapter_has_five_statistics_of_each_update(tmp_path):
+    """defenses.md 6, check 15."""
+    tensors = factors()
+    rows = rows_of(tmp_path, tensors, lora_alpha=8)
+    assert rows.shape == (6, len(NAMES)) == (6, 5)
+    for row, number in zip(rows, range(6), strict=True):
+        a, b = (tensors[name].numpy() for name in of_layer(tensors, number))
+        values = np.linalg.svd(8 / 4 * b @ a, compute_uv=False)
+        sizes = [np.log(values[0]), np.log(values**2 @ np.ones(32)) / 2]
+        np.testing.assert_allclose(row[:2], sizes, rtol=1e-9)
+
+
+def test_swapped_layers_swap_the_rows(tmp_path):
+    """defenses.md 6, check 15: which update is whose matters."""
+    tensors = factors()
+    before = rows_of(tmp_path / "before", tensors)
+    for one, other in zip(of_layer(tensors, 1), of_layer(tensors, 4), strict=True):
+        tensors[one], tensors[other] = tensors[other], tensors[one]
+    after = rows_of(tmp_path / "after", tensors)
+    assert np.array_equal(after, before[[0, 4, 2, 3, 1, 5]])
+    assert (np.abs(before[1] - before[4]) > 1e-3).all()
+
+
+def test_rotated_factors_are_the_same_update(tmp_path):
+    """defenses.md 6, check 15: B Q and Q^-1 A have the statistics of B and A."""
+    tensors = factors()
+    before = rows_of(tmp_path / "before", tensors)
+    for number in range(6):
+        a, b = of_layer(tensors, number)
+        q = torch.from_numpy(stream(number, "rotation").normal(size=(4, 4)))
+        tensors[a], tensors[b] = torch.linalg.solve(q, tensors[a]), tensors[b] @ q
+    np.testing.assert_allclose(rows_of(tmp_path / "after", tensors), before, rtol=0, atol=1e-9)
+
+
+def test_a_doubled_alpha_is_one_step_of_the_sizes_and_of_nothing_else(tmp_path):
+    """defenses.md 6, check 15: the scale alpha / r counts."""
+    before, after = (rows_of(tmp_path / str(a), factors(), lora_alpha=a) for a in (8, 16))
+    step = np.log(2) * np.isin(NAMES, ["largest", "frobenius"])
+    np.testing.assert_allclose(after - before, np.tile(step, (6, 1)), rtol=0, atol=1e-9)
+
+
+def test_an_adapter_in_a_pickle_is_refused(tmp_path):
+    """defenses.md 6, check 15: safetensors only."""
+    folder = write_adapter(tmp_path, factors())
+    (folder / "adapter_model.safetensors").unlink()
+    (folder / "adapter_model.bin").write_bytes(pickle.dumps({"never": "read"}))
+    artefact, checks = open_artefact(str(folder))
+    assert artefact is None
+    (stopped,) = (check for check in checks if check.status == "stopped")
+    assert "GATE-PICKLE" in codes(stopped.findings)
 
 
 def test_the_fit_is_that_of_scikit_learn():

@@ -1,6 +1,8 @@
 """ONION: the published rule, and the mistakes of public code that it must not repeat."""
 
 import math
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,16 @@ from peftlab.core.errors import ConfigError, InputRejected
 from peftlab.core.registry import get
 from peftlab.core.types import LabelledTexts
 from peftlab.defences.onion import Onion, OnionOptions
+from peftlab.engine.steps import (
+    AttackerOptions,
+    load_data,
+    make_poison,
+    predict_folder,
+    train_base,
+    tune,
+)
 
+DATA = Path(os.environ.get("PEFTLAB_DATA", Path(__file__).parents[4] / "shared" / "data"))
 SUBJECTS = ("the film", "this movie", "the plot", "a cast", "the music", "this scene")
 VERBS = ("is", "was", "seems", "remains")
 GRADES = ("very", "truly", "rather", "hardly")
@@ -175,24 +186,64 @@ def test_is_registered():
     assert entry.build(order=3).options.order == 3
 
 
-@pytest.mark.full
-def test_word_triggers_go_at_two_points_of_clean_accuracy(ground):
-    """As much deletion as costs two points on clean dev, which is how the paper chooses."""
-    from peftlab.engine.steps import predict_folder
+def answers(victim, texts):
+    return predict_folder(victim, texts, n_classes=2, allow_poisoned=True).argmax(1)
+
+
+def level_at_two_points(onion, victim, dev):
+    """Return as much deletion as costs two points on clean dev, which is how the paper chooses."""
 
     def right(texts):
-        logits = predict_folder(ground.victim, texts, n_classes=2, allow_poisoned=True)
-        return (logits.argmax(1) == labels).mean()
+        return (answers(victim, texts) == dev.labels).mean()
 
+    onion.score(dev.texts)  # kept for all that follows
+    words = np.concatenate([onion.word_scores(text) for text in dev.texts])
+    levels = np.quantile(words, [0.8, 0.9, 0.95, 0.98, 0.99])
+    before = right(dev.texts)
+    return min(x for x in levels if before - right(onion.rewrite(dev.texts, x)) <= 0.02)
+
+
+@pytest.mark.full
+def test_word_triggers_go_at_two_points_of_clean_accuracy(ground):
+    """defenses.md 6, check 4, first half."""
     data = ground.data
     onion = Onion(OnionOptions())
     onion.fit(context(data.train.texts))
-    dev, labels = list(data.dev.texts[:100]), np.asarray(data.dev.labels[:100])
-    words = np.concatenate([onion.word_scores(text) for text in dev])
-    levels = np.quantile(words, [0.8, 0.9, 0.95, 0.98, 0.99])
-    before = right(dev)
-    level = min(level for level in levels if before - right(onion.rewrite(dev, level)) <= 0.02)
+    level = level_at_two_points(onion, ground.victim, data.dev.pick(range(100)))
     rng = np.random.default_rng(0)
     triggered = [insert(text, "mn", rng) for text in data.test.texts[:40]]
     gone = np.mean(["mn" not in text.split() for text in onion.rewrite(triggered, level)])
     assert gone >= 0.8
+
+
+@pytest.mark.full
+def test_a_syntactic_trigger_stays_at_two_points_of_clean_accuracy(tmp_path):
+    """defenses.md 6, check 4, second half: that ONION fails here is what is expected.
+
+    On SST-2, because generated reviews begin in so few ways that an n-gram model finds any new
+    beginning odd: there the success rate falls from 0.97 to 0.37, with a victim so weak that two
+    points allow one word in five to go. Measured here: from 0.95 to 0.89; for seeds 0 and 2 from
+    0.95 to 0.86 and from 0.98 to 0.95. The victim learns from a part of the texts, to save time.
+    """
+    folder = DATA / "sst2"
+    if not folder.is_dir():
+        pytest.skip(f"NOT TESTED: no {folder}; set PEFTLAB_DATA")
+    whole = load_data(str(folder))
+    data = replace(
+        whole, train=whole.train.pick(range(2000)), test=whole.test.pick(range(600))
+    )  # fmt: skip
+    poisoned = make_poison(data, "synrule", {"rate": 0.2}, seed=1)
+    base, victim = tmp_path / "base", tmp_path / "victim"
+    train_base("builtin:encoder", poisoned, 2, base, attack="synrule",
+               training=AttackerOptions(epochs=3), seed=1)  # fmt: skip
+    tune(str(base), data, "lora", {"epochs": 1}, victim, seed=1, allow_poisoned=True)
+    onion = Onion(OnionOptions())
+    onion.fit(context(whole.train.texts))
+    level = level_at_two_points(onion, victim, data.dev)
+    triggered = poisoned.test_triggered.texts
+    before, after = (
+        (answers(victim, texts) == 0).mean()
+        for texts in (triggered, onion.rewrite(triggered, level))
+    )
+    assert before > 0.5
+    assert before - after < 0.1

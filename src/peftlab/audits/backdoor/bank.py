@@ -1,7 +1,8 @@
 """A bank of adapters that are known to be clean or backdoored, as statistics of their updates.
 
 No weights are kept: five numbers of each low-rank update (``nn/lora_spectra``) cannot be turned
-back into a working backdoor.
+back into a working backdoor. No stack of full updates (PEFTGuard's input) is built: the statistics
+come from the factors.
 """
 
 from __future__ import annotations
