@@ -26,7 +26,8 @@ letter case is kept; a text longer than ``window`` tokens is judged in windows (
 off, and with it any trigger behind). ``nn/causal_perplexity.py`` defines all of this.
 
 Limits: weak where clean texts are full of rare words themselves; it deletes single words, so a
-sentence trigger is damaged rather than removed; no help against syntactic triggers.
+sentence trigger is damaged rather than removed; little help against syntactic triggers (where clean
+texts begin in few ways, as the generated reviews do, a new beginning is odd to an n-gram model).
 
 Cost: no pass through the defended model. ``ngram``: well under 1 ms per text. ``causal``: about
 half of n + 1 passes of the language model per text of n words; ``benchmarks/claim_onion.py``.

@@ -222,16 +222,14 @@ def test_a_syntactic_trigger_stays_at_two_points_of_clean_accuracy(tmp_path):
 
     On SST-2, because generated reviews begin in so few ways that an n-gram model finds any new
     beginning odd: there the success rate falls from 0.97 to 0.37, with a victim so weak that two
-    points allow one word in five to go. Measured here: from 0.95 to 0.89; for seeds 0 and 2 from
+    points allow one word in five to go. Measured here: from 0.95 to 0.90; for seeds 0 and 2 from
     0.95 to 0.86 and from 0.98 to 0.95. The victim learns from a part of the texts, to save time.
     """
     folder = DATA / "sst2"
     if not folder.is_dir():
         pytest.skip(f"NOT TESTED: no {folder}; set PEFTLAB_DATA")
     whole = load_data(str(folder))
-    data = replace(
-        whole, train=whole.train.pick(range(2000)), test=whole.test.pick(range(600))
-    )  # fmt: skip
+    data = replace(whole, train=whole.train.pick(range(2000)), test=whole.test.pick(range(600)))
     poisoned = make_poison(data, "synrule", {"rate": 0.2}, seed=1)
     base, victim = tmp_path / "base", tmp_path / "victim"
     train_base("builtin:encoder", poisoned, 2, base, attack="synrule",
