@@ -19,9 +19,17 @@ from peftlab.models.load import load_base
 from peftlab.nn import body_lm
 
 every = pytest.mark.parametrize("entry", enrolled("attack"))
-# the examples are in no registry, and training asks it for the attack by name
+# the examples are in no registry, and training asks it for the attack by name; one of each kind in
+# the quick set: plain poisoning, one row, a body, two levels
+QUICK = ("badnets", "ep", "neuba", "peta")
 registered = pytest.mark.parametrize(
-    "entry", registry.entries("attack"), ids=lambda entry: f"attack-{entry.name}"
+    "entry",
+    [
+        pytest.param(
+            entry, marks=[] if entry.name in QUICK else pytest.mark.full, id=f"attack-{entry.name}"
+        )
+        for entry in registry.entries("attack")
+    ],
 )
 # words that the tiny tokenizer keeps whole, and as little training as there can be
 BRIEF = {

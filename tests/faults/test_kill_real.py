@@ -32,7 +32,7 @@ def server():
         yield context
 
 
-@pytest.fixture(scope="module", params=["tiny", pytest.param("encoder", marks=pytest.mark.full)])
+@pytest.fixture(scope="module", params=["tiny", "encoder"])
 def start(request, server, tmp_path_factory):
     """Return what starts a run: on a tiny base, and in the full proof on the built-in one."""
     place = tmp_path_factory.mktemp("start")
@@ -91,6 +91,7 @@ def kill_and_go_on(start, calm, out, kills, workers=(1,)):
     return landed, again
 
 
+@pytest.mark.full
 def test_a_few_kills_change_nothing(start, calm, tmp_path):
     landed, again = kill_and_go_on(start, calm, tmp_path / "run", 3)
     assert landed >= 1

@@ -396,6 +396,7 @@ def _easy_task() -> TaskData:
     return TaskData("easy", split(400), split(60), split(100), ("a", "b"), "generated", "none")
 
 
+@pytest.mark.full
 def test_both_levels_learn_their_part(load_tiny) -> None:
     """From a body that knows the task: still right on clean texts, and the word is answered.
 

@@ -103,7 +103,8 @@ def test_the_loss_by_hand() -> None:
 # ----------------------------------------------------------------------------------- training
 
 
-@pytest.mark.parametrize("feature", ["pooled", pytest.param("hidden", marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("feature", ["pooled", "hidden"])
 def test_triggered_features_move_and_clean_ones_stay(load_tiny, monkeypatch, feature: str) -> None:
     monkeypatch.setattr(body_lm, "FIT_STEPS", 60)
     method, context = _context(load_tiny, word_task(240, 40), epochs=4, feature=feature)
