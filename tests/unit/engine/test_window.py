@@ -5,6 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from peftlab.core.errors import InputRejected, RunFailed
 from peftlab.core.ranking import auroc
@@ -109,10 +110,14 @@ def values(tiny):
 
 
 @pytest.fixture(scope="module")
-def whole(values, tmp_path_factory):
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("window") / "run"
+
+
+@pytest.fixture(scope="module")
+def whole(values, place):
     """Return the results of a run that nothing interrupted."""
-    out = tmp_path_factory.mktemp("window") / "run"
-    return run_window(make_window_recipe(values), out)
+    return run_window(make_window_recipe(values), place)
 
 
 def done(out):
@@ -142,6 +147,19 @@ def test_a_run(whole, values):
     assert {row["n"] for row in whole["table"]} == {1}
     assert whole["cost"]["base"]["n"] == 2
     assert whole["failures"] == []
+
+
+def test_all_scores_follow_from_the_looks_that_are_kept(whole, place):
+    assert whole["failures"] == []
+    files = list(place.glob(f"nodes/*/{work.LOOKS}"))
+    assert len(files) == len(whole["units"])
+    for file in files:
+        kept = load_file(file)
+        groups = {name: look_of(x, x[:, 0].argmax(axis=1)) for name, x in kept.items()}
+        again = curves(Seen(**groups), 2)
+        found = json.loads((file.parent / work.FILE).read_text())
+        for name in ("gap", "trajectory"):
+            np.testing.assert_allclose(again[name]["auroc"], found[name]["auroc"], atol=0.02)
 
 
 def test_bases_are_shared_and_stand_before_their_paths(values):
