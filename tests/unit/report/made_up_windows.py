@@ -58,6 +58,19 @@ def units(bases=("none", "full"), attacks=("badnets", "insent"), variants=("lora
     return found
 
 
+def guards(base="full", attacks=("badnets", "insent", "synrule"), rate=0.9, chosen=True):
+    """Return the rows of one guard, the same rate everywhere."""
+    ends = {"mean": rate, "min": rate - 0.1, "max": rate + 0.1}
+    return [
+        {
+            "base": base, "attack": attack, "control": False, "guard": "lora", "looks": [5, 20],
+            "passes": 3, "n": 3, "tpr_05": ends, "tpr_01": ends, "fpr_05": ends, "auroc": ends,
+            "chosen": chosen,
+        }
+        for attack in attacks
+    ]  # fmt: skip
+
+
 def results(measured=None, **changes):
     """Return the content of a ``window.json``."""
     measured = units() if measured is None else measured

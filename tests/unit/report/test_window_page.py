@@ -149,3 +149,28 @@ def test_figures_have_numbers_and_need_something_to_draw():
     assert figures.by_step("k", found, "full", "nobody", "lora") is None
     assert figures.by_variant("k", found, "full", "nobody") is None
     assert figures.by_base("k", found, "nobody", "gap") is None
+
+
+def test_guards_of_several_looks_are_shown_and_said():
+    found = made_up.results(guards=[
+        *made_up.guards(), *made_up.guards(rate=0.2, chosen=False, attacks=("badnets",)),
+        *made_up.guards(base="none", rate=0.5),
+    ])  # fmt: skip
+    page = render_window(found)
+    assert "What do several looks find together?" in page
+    assert page.count("lora at 5, 20") >= 2
+    said = " ".join(sentences(read_windows(found)))
+    assert "badnets and insent choose lora at 5, 20 (3 passes a text): 90.0 % and 90.0 %" in said
+    assert "90.0 % of synrule, which had no say" in said
+
+
+def test_without_guards_nothing_is_said_of_them(page):
+    assert "several looks find" not in page
+    assert not any("no say" in text for text in words())
+    two = made_up.guards(attacks=("badnets", "insent"))
+    assert not any("no say" in text for text in words(guards=two))
+
+
+def test_broken_rows_of_guards_are_left_out():
+    rows = [{"base": "<b>", "tpr_05": None}, 3, {"looks": 7, "passes": "x"}]
+    assert read_windows(made_up.results(guards=rows)).guards == ()

@@ -12,10 +12,11 @@ from peftlab.engine.collect import failure, machine, versions
 from peftlab.engine.nodes import prepare
 from peftlab.engine.run import Progress, run
 from peftlab.engine.steps import load_data
+from peftlab.engine.window.guards import guard_table
 from peftlab.engine.window.plan import plan_window
 from peftlab.engine.window.recipe import WindowRecipe
 from peftlab.engine.window.summary import choices, compare_bases, trained_table, width_table
-from peftlab.engine.window.work import FILE
+from peftlab.engine.window.work import FILE, LOOKS
 from peftlab.io.files import read_json, write_json
 from peftlab.io.store import Node, Row, Store
 from peftlab.models.load import fingerprint
@@ -81,6 +82,9 @@ def collect_window(out: Path, recipe: WindowRecipe) -> dict[str, Any]:
         "table": width_table(units, recipe.bar),
         "compare": compare_bases(units, recipe.bar),
         "choices": choices(units, recipe.bar),
+        "guards": guard_table(
+            recipe, [(unit, out / "nodes" / unit["id"] / LOOKS) for unit in units]
+        ),
         "units": units,
         "cost": _cost(rows),
         "failures": [failure(row) for row in rows if row.error is not None],

@@ -68,7 +68,7 @@ def _until(look: Look, k: int) -> Look:
     return Look([look.logits[0][:, : k + 1]], look.hidden, look.predicted)
 
 
-def _judge(score: Score, seen: Seen) -> dict[str, float | None]:
+def judge(score: Score, seen: Seen) -> dict[str, float | None]:
     """Return AUROC and, at each level, realised FPR and TPR (None with too few clean texts)."""
     clean, triggered = score(seen.clean), score(seen.triggered)
     usual = score(seen.calibration)
@@ -102,7 +102,7 @@ def curves(seen: Seen, n_classes: int) -> dict[str, Any]:
         }
     }
     for name in SCORES:
-        rows = [_judge(_scorer(name, k, seen.reference, n_classes), seen) for k in looks]
+        rows = [judge(_scorer(name, k, seen.reference, n_classes), seen) for k in looks]
         found[name] = {key: [_round(row[key]) for row in rows] for key in rows[0]}
     return found
 

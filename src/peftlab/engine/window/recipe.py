@@ -73,6 +73,18 @@ class Variant(Strict):
     options: dict[str, Any]
 
 
+class GuardChoice(Strict):
+    """Looks that a guard sums, at each way to un-learn alone unless some are named.
+
+    Attributes:
+        looks: steps at which it looks; 0 always is one.
+        together: labels of the ways to un-learn that it sums over.
+    """
+
+    looks: tuple[int, ...] = Field(min_length=1)
+    together: tuple[str, ...] = ()
+
+
 class WindowRecipe(Experiment):
     """One window experiment, fully resolved.
 
@@ -81,6 +93,7 @@ class WindowRecipe(Experiment):
     Attributes:
         base: from the least to the most pre-trained.
         variant: ways to un-learn.
+        guard: looks to sum as a guard does, after the run.
         steps: when to look; 0, the untouched base, comes first.
         bar: true-positive rate from which triggered inputs count as standing out.
         precision: of the looks; bf16 is off by about 1 %, faster where the hardware has it and
@@ -89,6 +102,7 @@ class WindowRecipe(Experiment):
 
     base: tuple[BaseChoice, ...] = Field(min_length=1)
     variant: tuple[Variant, ...] = Field(min_length=1)
+    guard: tuple[GuardChoice, ...] = ()
     steps: tuple[int, ...] = Field(STEPS, min_length=2, max_length=64)
     bar: float = Field(0.8, gt=0, le=1)
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
@@ -180,6 +194,7 @@ def make_window_recipe(
         full[kind] = tuple(tables)
     if isinstance(full.get("steps"), list):
         full["steps"] = tuple(full["steps"])
+    full["guard"] = tuple(_guard(item, where) for item in full.get("guard", ()))
     recipe = build(WindowRecipe, full, where)
     steps = recipe.steps
     if steps[0] != 0 or list(steps) != sorted(set(steps)) or steps[-1] > 100_000:
@@ -187,7 +202,34 @@ def make_window_recipe(
             f"{where}: steps must begin with 0 and rise, to 100000 at most",
             code="RECIPE-VALUE", got=list(steps), fix="write for example steps = [0, 10, 20, 40]",
         )  # fmt: skip
-    return recipe
+    return _with_guards(recipe, where, overridden=bool(overrides))
+
+
+def _guard(given: object, where: str) -> dict[str, Any]:
+    table = given if isinstance(given, Mapping) else {"looks": given}
+    check_keys(table, set(GuardChoice.model_fields), f"{where}: guard")
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+
+
+def _with_guards(recipe: WindowRecipe, where: str, *, overridden: bool) -> WindowRecipe:
+    """Return the recipe with the guards that its steps and ways to un-learn allow.
+
+    What ``--set`` took from a recipe may leave a guard without its looks; nothing else may.
+    """
+    steps, labels = recipe.steps[1:], {variant.label for variant in recipe.variant}
+    kept = []
+    for guard in recipe.guard:
+        rising = list(guard.looks) == sorted(set(guard.looks))
+        if rising and set(guard.looks) <= set(steps) and set(guard.together) <= labels:
+            kept.append(guard)
+        elif not rising or not overridden:
+            raise ConfigError(
+                f"{where}: a guard looks at steps or ways to un-learn that the recipe has not",
+                code="RECIPE-VALUE", got=f"looks = {list(guard.looks)}, together = "
+                f"{list(guard.together)}", allowed=f"rising steps of {list(steps)}; "
+                f"{', '.join(sorted(labels))}", fix="write for example looks = [4, 12, 20]",
+            )  # fmt: skip
+    return recipe.model_copy(update={"guard": tuple(kept)})
 
 
 def load_window_recipe(path: Path, overrides: Sequence[str] = ()) -> WindowRecipe:

@@ -33,6 +33,11 @@ def render_window(results: Mapping[str, Any]) -> str:
         bar=short_percent(found.bar),
         attacks=found.names("attack"),
         tables=[_table(found, score) for score in SCORES],
+        guards=[
+            {"title": base, "rows": _guards(found, base)}
+            for base in found.names("base")
+            if found.guards
+        ],
         widths=_widths(found),
         windows=_windows(found),
         curves=curves,
@@ -63,6 +68,32 @@ def _table(found: Windows, score: str) -> dict[str, Any]:
                 "fpr": percent(_mean([one.fpr for one in known if one is not None])),
             })  # fmt: skip
     return {"title": SCORES[score], "rows": rows}
+
+
+def _guards(found: Windows, base: str) -> list[dict[str, Any]]:
+    """Return one row per guard, one cell per attack, the best on average first."""
+    own = [row for row in found.guards if row.base == base]
+    rows = []
+    for name in dict.fromkeys(row.name for row in own):
+        known = {row.attack: row for row in own if row.name == name}
+        triggered = [row for row in known.values() if not row.control]
+        rows.append({
+            "guard": name,
+            "chosen": any(row.chosen for row in triggered),
+            "passes": next(iter(known.values())).passes,
+            "cells": [
+                None if (one := known.get(attack)) is None else {
+                    "rate": percent(one.tpr),
+                    "range": f"[{percent(one.tpr_low)}-{percent(one.tpr_high)}]"
+                    if one.n > 1 else "",
+                    "rate_01": percent(one.tpr_01),
+                }
+                for attack in found.names("attack")
+            ],
+            "fpr": percent(_mean([row.fpr for row in known.values()])),
+            "mean": _mean([row.tpr for row in triggered]) or 0.0,
+        })  # fmt: skip
+    return sorted(rows, key=lambda row: -row["mean"])
 
 
 def _mean(values: list[float]) -> float | None:

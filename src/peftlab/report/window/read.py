@@ -66,6 +66,33 @@ class Width:
 
 
 @dataclass(frozen=True, slots=True)
+class Guard:
+    """What one guard finds on one base against one attack, over seeds.
+
+    Attributes:
+        name: ways to un-learn, and the steps it looks at.
+        passes: of the base a text.
+        n: seeds.
+        tpr, tpr_low, tpr_high: at 5 %, mean and range.
+        tpr_01, fpr: at 1 %; realised where 5 % is allowed; means.
+        chosen: by the first two attacks.
+    """
+
+    base: str
+    attack: str
+    name: str
+    control: bool
+    passes: int
+    n: int
+    tpr: float
+    tpr_low: float
+    tpr_high: float
+    tpr_01: float
+    fpr: float
+    chosen: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Windows:
     """All that the page shows.
 
@@ -75,6 +102,7 @@ class Windows:
         units, widths: as measured.
         trained: per (base, attack): clean accuracy and attack success, plain rows.
         compare, choices: plain rows as the engine wrote them, numbers only where finite.
+        guards: per base, attack and guard: what several looks find together.
     """
 
     steps: Floats
@@ -84,6 +112,7 @@ class Windows:
     trained: tuple[Mapping[str, Any], ...]
     compare: tuple[Mapping[str, Any], ...]
     choices: tuple[Mapping[str, Any], ...]
+    guards: tuple[Guard, ...]
 
     def names(self, kind: str) -> list[str]:
         """Return the labels of ``base``, ``attack`` or ``variant``, in the recipe's order."""
@@ -163,6 +192,26 @@ def _width(row: Mapping[str, Any]) -> Width:
     )
 
 
+def _guard(row: Mapping[str, Any]) -> Guard:
+    looks = row.get("looks")
+    steps = [finite(step) for step in looks] if isinstance(looks, Sequence) else []
+    shown = ", ".join(f"{step:.0f}" for step in steps if step is not None)
+    return Guard(
+        base=clean_text(row.get("base", "")),
+        attack=clean_text(row.get("attack", "")),
+        name=f"{clean_text(row.get('guard', ''))} at {shown}",
+        control=bool(row.get("control")),
+        passes=int(finite(row.get("passes")) or 0),
+        n=int(finite(row.get("n")) or 0),
+        tpr=_number(row, "tpr_05", "mean"),
+        tpr_low=_number(row, "tpr_05", "min"),
+        tpr_high=_number(row, "tpr_05", "max"),
+        tpr_01=_number(row, "tpr_01", "mean"),
+        fpr=_number(row, "fpr_05", "mean"),
+        chosen=row.get("chosen") is True,
+    )
+
+
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
     plain = {
         key: clean_text(value) if isinstance(value, str) else value for key, value in row.items()
@@ -202,4 +251,8 @@ def read_windows(results: Mapping[str, Any]) -> Windows:
         trained=tuple(map(_plain, _rows(results.get("trained")))),
         compare=_whole(results.get("compare"), "difference", "wider", "narrower", "pairs"),
         choices=_whole(results.get("choices"), "first", "worst", "attacks"),
+        guards=tuple(
+            row for row in map(_guard, _rows(results.get("guards")))
+            if np.isfinite([row.tpr, row.tpr_low, row.tpr_high, row.tpr_01, row.fpr]).all()
+        ),
     )  # fmt: skip

@@ -36,7 +36,10 @@ def _nothing(found: Windows) -> str:
 
 
 def _something(found: Windows, own: Sequence[Width]) -> list[str]:
-    return [*_pretraining(found), _scores(found, own), *_default(found), _open(found, own)]
+    return [
+        *_pretraining(found), _scores(found, own), *_default(found), _guard(found),
+        _open(found, own),
+    ]  # fmt: skip
 
 
 def _steps(value: float) -> str:
@@ -122,6 +125,21 @@ def _chosen(row: Mapping[str, Any]) -> str:
         start, end = max(row["common"], key=lambda span: span[1] - span[0])
         return f"{text}; steps {start:.0f} to {end:.0f} serve every attack and seed."
     return f"{text}; no single step serves every attack and seed."
+
+
+def _guard(found: Windows) -> str:
+    """Say which guard the first two attacks chose on the last base, and what it finds of others."""
+    base = found.names("base")[-1]
+    rows = [row for row in found.guards if row.chosen and row.base == base and not row.control]
+    if len(rows) < 3:
+        return ""
+    on, others = rows[:2], rows[2:]
+    listed = ", ".join(f"{percent(row.tpr)} of {row.attack}" for row in others)
+    return (
+        f"Of guards that sum several looks, {on[0].attack} and {on[1].attack} choose "
+        f"{on[0].name} ({on[0].passes} passes a text): {percent(on[0].tpr)} and "
+        f"{percent(on[1].tpr)} found at 5 %, and {listed}, which had no say."
+    )
 
 
 def _open(found: Windows, own: Sequence[Width]) -> str:

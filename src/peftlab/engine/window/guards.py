@@ -1,0 +1,126 @@
+"""What guards find that sum several looks, from the looks that a run has kept.
+
+A guard judges the looks of one way to un-learn, or of several together, as the defence psim does,
+but for the hidden state, which no look depends on. So the defaults of psim can be chosen without
+another un-learning. The choice is made on the first two attacks; the others confirm it or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from peftlab.engine.window.curves import Seen, judge
+from peftlab.engine.window.recipe import GuardChoice, WindowRecipe
+from peftlab.nn.evidence import Evidence, Kind, Look
+
+EVIDENCE: tuple[Kind, ...] = ("resistance", "path")
+CHOSEN_ON = 2  # attacks
+RATES = ("tpr_05", "tpr_01", "fpr_05", "auroc")
+Unit = Mapping[str, Any]
+Row = dict[str, Any]
+
+
+def guard_table(recipe: WindowRecipe, units: Iterable[tuple[Unit, Path]]) -> list[Row]:
+    """Return one row per base, attack and guard: mean and range over seeds of each rate.
+
+    Row: ``base``, ``attack``, ``control``, ``guard`` (the ways to un-learn, joined), ``looks``,
+    ``passes`` a text, ``n`` seeds, ``tpr_05``, ``tpr_01``, ``fpr_05``, ``auroc`` and ``chosen``.
+
+    Args:
+        recipe: says which guards.
+        units: each with the file of its looks. A seed in which a guard lacks a way to un-learn, or
+            clean texts for a threshold, does not count.
+    """
+    groups: dict[tuple[str, str, bool], dict[int, dict[str, Path]]] = {}
+    for unit, file in units:
+        group = groups.setdefault((unit["base"], unit["attack"], unit["control"]), {})
+        group.setdefault(unit["seed"], {})[unit["variant"]] = file
+    rows = [
+        {"base": base, "attack": attack, "control": control, **row}
+        for (base, attack, control), seeds in groups.items()
+        for row in _rows(recipe, seeds)
+    ]
+    _choose(rows)
+    return rows
+
+
+def _rows(recipe: WindowRecipe, seeds: Mapping[int, Mapping[str, Path]]) -> list[Row]:
+    read = {seed: {name: load_file(file) for name, file in files.items()}
+            for seed, files in seeds.items()}  # fmt: skip
+    found = []
+    for guard in recipe.guard:
+        at = [0, *(recipe.steps.index(step) for step in guard.looks)]
+        for names in _ways(recipe, guard):
+            rates = [
+                rate
+                for known in read.values()
+                if all(name in known for name in names)
+                and (rate := _rates([known[name] for name in names], at)) is not None
+            ]
+            if rates:
+                found.append({
+                    "guard": " + ".join(names),
+                    "looks": list(guard.looks),
+                    "passes": 1 + len(names) * len(guard.looks),
+                    "n": len(rates),
+                    **{name: _ends([rate[name] for rate in rates]) for name in RATES},
+                    "chosen": False,
+                })  # fmt: skip
+    return found
+
+
+def _ways(recipe: WindowRecipe, guard: GuardChoice) -> list[tuple[str, ...]]:
+    return [guard.together] if guard.together else [(one.label,) for one in recipe.variant]
+
+
+def _rates(parts: Sequence[Mapping[str, Any]], at: Sequence[int]) -> dict[str, float] | None:
+    """Return the rates of one guard on one poisoned base; None without a threshold at 1 %."""
+    seen = Seen(**{
+        group: Look(
+            [part[group][:, at].astype(np.float64) for part in parts],
+            np.zeros((len(first), 0)),
+            first[:, 0].argmax(axis=1),
+        )
+        for group, first in parts[0].items()
+    })  # fmt: skip
+    n_classes = parts[0]["reference"].shape[2]
+    evidence = Evidence.fit(seen.reference, EVIDENCE, n_classes)
+    found = judge(evidence.score, seen)
+    known = {name: value for name in RATES if (value := found[name]) is not None}
+    return known if len(known) == len(RATES) else None
+
+
+def _ends(values: Sequence[float]) -> dict[str, float]:
+    return {"mean": fmean(values), "min": min(values), "max": max(values)}
+
+
+def _choose(rows: Sequence[Row]) -> None:
+    """Mark, on each base, the guard with the highest rate at 5 % on the first two attacks.
+
+    Of equals the highest at 1 %, then the fewest passes. Guards that lack an attack are left out.
+    """
+    for base in dict.fromkeys(row["base"] for row in rows):
+        own = [row for row in rows if row["base"] == base and not row["control"]]
+        attacks = list(dict.fromkeys(row["attack"] for row in own))[:CHOSEN_ON]
+        guards: dict[tuple[Any, ...], list[Row]] = {}
+        for row in own:
+            guards.setdefault((row["guard"], *row["looks"]), []).append(row)
+        whole = [
+            each for each in guards.values() if set(attacks) <= {row["attack"] for row in each}
+        ]
+        if not whole:
+            continue
+        for row in max(whole, key=lambda each: _worth(each, attacks)):
+            row["chosen"] = True
+
+
+def _worth(rows: Sequence[Row], attacks: Sequence[str]) -> tuple[float, float, int]:
+    known = [row for row in rows if row["attack"] in attacks]
+    at_5, at_1 = (round(fmean(row[name]["mean"] for row in known), 6) for name in RATES[:2])
+    return at_5, at_1, -rows[0]["passes"]
