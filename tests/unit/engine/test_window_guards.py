@@ -6,7 +6,7 @@ from safetensors.numpy import save_file
 
 from peftlab.core.errors import ConfigError
 from peftlab.core.seeds import stream
-from peftlab.engine.window.guards import guard_table
+from peftlab.engine.window.guards import RATES, UNTOUCHED, guard_table
 from peftlab.engine.window.recipe import make_window_recipe
 from peftlab.nn.evidence import Evidence, Look
 
@@ -47,7 +47,8 @@ def units(tmp_path):
                 file = tmp_path / f"{seed}-{attack}-{variant}.safetensors"
                 save_file(looks(seed, variant, attack), file)
                 labels = {"base": "full", "attack": attack, "variant": variant, "seed": seed}
-                made.append(({**labels, "control": False}, file))
+                gap = {rate: [0.1 + 0.2 * seed, 0.9] for rate in RATES}  # at steps 0 and 2
+                made.append(({**labels, "control": False, "gap": gap}, file))
     return made
 
 
@@ -75,6 +76,11 @@ def slow_rate(seed, attack, variants, at, alpha):
 
 def test_rates_are_those_of_one_text_at_a_time(units):
     rows = guard_table(make_window_recipe(VALUES), units)
+    start = {"mean": pytest.approx(0.2), "min": 0.1, "max": pytest.approx(0.3)}
+    untouched = [row for row in rows if row["guard"] == UNTOUCHED]
+    assert [(row["looks"], row["passes"], row["n"]) for row in untouched] == [([], 1, 2)] * 3
+    assert all(row[rate] == start for row in untouched for rate in RATES)
+    rows = [row for row in rows if row["guard"] != UNTOUCHED]
     for row in rows:
         names = row["guard"].split(" + ")
         for rate, alpha in (("tpr_05", 0.05), ("tpr_01", 0.01)):
@@ -98,7 +104,7 @@ def test_what_is_not_there_does_not_count(units):
     recipe = make_window_recipe(VALUES)
     lone = [pair for pair in units if pair[0]["variant"] == "slow" and pair[0]["seed"] == 1]
     rows = guard_table(recipe, lone)
-    assert {row["guard"] for row in rows} == {"slow"}
+    assert {row["guard"] for row in rows} == {"slow", UNTOUCHED}
     assert {row["n"] for row in rows} == {1}
     assert guard_table(recipe, []) == []
 

@@ -3,6 +3,7 @@
 A guard judges the looks of one way to un-learn, or of several together, as the defence psim does,
 but for the hidden state, which no look depends on. So the defaults of psim can be chosen without
 another un-learning. The choice is made on the first two attacks; the others confirm it or not.
+What any of it gains is seen beside ``UNTOUCHED``: the gap of the base itself, without un-learning.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from peftlab.nn.evidence import Evidence, Kind, Look
 
 EVIDENCE: tuple[Kind, ...] = ("resistance", "path")
 CHOSEN_ON = 2  # attacks
+UNTOUCHED = "untouched base"
 RATES = ("tpr_05", "tpr_01", "fpr_05", "auroc")
 Unit = Mapping[str, Any]
 Row = dict[str, Any]
@@ -38,16 +40,36 @@ def guard_table(recipe: WindowRecipe, units: Iterable[tuple[Unit, Path]]) -> lis
             clean texts for a threshold, does not count.
     """
     groups: dict[tuple[str, str, bool], dict[int, dict[str, Path]]] = {}
+    starts: dict[tuple[str, str, bool], dict[int, Unit]] = {}
     for unit, file in units:
-        group = groups.setdefault((unit["base"], unit["attack"], unit["control"]), {})
-        group.setdefault(unit["seed"], {})[unit["variant"]] = file
+        labels = (unit["base"], unit["attack"], unit["control"])
+        groups.setdefault(labels, {}).setdefault(unit["seed"], {})[unit["variant"]] = file
+        starts.setdefault(labels, {})[unit["seed"]] = unit["gap"]
     rows = [
         {"base": base, "attack": attack, "control": control, **row}
-        for (base, attack, control), seeds in groups.items()
-        for row in _rows(recipe, seeds)
-    ]
+        for (base, attack, control), seeds in groups.items() if recipe.guard
+        for row in [*_untouched(starts[base, attack, control]), *_rows(recipe, seeds)]
+    ]  # fmt: skip
     _choose(rows)
     return rows
+
+
+def _untouched(seeds: Mapping[int, Unit]) -> list[Row]:
+    """Return what the gap finds at step 0, where all ways to un-learn are the same."""
+    rates = [{name: gap[name][0] for name in RATES} for gap in seeds.values()]
+    known = [rate for rate in rates if None not in rate.values()]
+    return [_row(UNTOUCHED, (), 1, known)] if known else []
+
+
+def _row(name: str, looks: Sequence[int], passes: int, rates: Sequence[Row]) -> Row:
+    return {
+        "guard": name,
+        "looks": list(looks),
+        "passes": passes,
+        "n": len(rates),
+        **{rate: _ends([each[rate] for each in rates]) for rate in RATES},
+        "chosen": False,
+    }
 
 
 def _rows(recipe: WindowRecipe, seeds: Mapping[int, Mapping[str, Path]]) -> list[Row]:
@@ -64,14 +86,8 @@ def _rows(recipe: WindowRecipe, seeds: Mapping[int, Mapping[str, Path]]) -> list
                 and (rate := _rates([known[name] for name in names], at)) is not None
             ]
             if rates:
-                found.append({
-                    "guard": " + ".join(names),
-                    "looks": list(guard.looks),
-                    "passes": 1 + len(names) * len(guard.looks),
-                    "n": len(rates),
-                    **{name: _ends([rate[name] for rate in rates]) for name in RATES},
-                    "chosen": False,
-                })  # fmt: skip
+                passes = 1 + len(names) * len(guard.looks)
+                found.append(_row(" + ".join(names), guard.looks, passes, rates))
     return found
 
 

@@ -199,7 +199,7 @@ def _guard(row: Mapping[str, Any]) -> Guard:
     return Guard(
         base=clean_text(row.get("base", "")),
         attack=clean_text(row.get("attack", "")),
-        name=f"{clean_text(row.get('guard', ''))} at {shown}",
+        name=clean_text(row.get("guard", "")) + (f" at {shown}" if shown else ""),
         control=bool(row.get("control")),
         passes=int(finite(row.get("passes")) or 0),
         n=int(finite(row.get("n")) or 0),
