@@ -130,6 +130,7 @@ def test_a_guard_of_a_marked_base_needs_leave(fitted, tmp_path):
 QUICK = {  # with as little work as each can do
     "counterweight": ("candidates=2", "trials=4"),
     "lmsanitator": ("rounds=1", "steps=2", "batch=4", "spread=1", "distance=0", "own=1"),
+    "margin": (),
     "mdp": ("variants=2", "anchors=4"),
     "paraphrase": (),
     "rap": ("epochs=1", "steps=2"),

@@ -29,6 +29,7 @@ GUARDS = {
 QUICK = {  # by the contract, with as little work as each can do
     "counterweight": {"candidates": 2, "trials": 4},
     "lmsanitator": {"rounds": 1, "steps": 2, "batch": 4, "spread": 1, "distance": 0},
+    "margin": {},
     "mdp": {"variants": 2},
     "paraphrase": {},
     "rap": {"epochs": 1, "steps": 2},

@@ -17,13 +17,14 @@ that the base predicts. Three kinds of evidence, each against clean reference te
 
     score(x) = sum over evidence of  -log P(evidence of a clean text >= evidence of x)
 
-The identifiers of the default pair: LoRA on all linear layers with the head frozen, and all
-weights; both towards uniform labels, for 20 steps. The threshold is not chosen here: the shared
-conformal calibration does that for every detector.
+The default identifier: LoRA on all linear layers and the head, towards labels drawn anew for each
+epoch, for 12 steps. The threshold is not chosen here: the shared conformal calibration does that
+for every detector. Before, it was a pair (LoRA with the head frozen, and all weights; uniform
+labels; looks at 8, 12, 20): ``family="pair"`` and those options are that guard.
 
 Known differences from the paper: C > 2, any PEFT family or none, calibrated threshold, one rule at
-the boundary (``>=`` flags), eval mode always. Sources: psim.md, psim-trajectory.md; the pair, its
-rates, checkpoints and evidence: ours; how they were chosen: docs/results.md.
+the boundary (``>=`` flags), eval mode always. Sources: psim.md, psim-trajectory.md; rates,
+checkpoints and evidence: ours; how they were chosen: docs/psim-window.md.
 Cost: fit = identifiers x last checkpoint training steps; score = 1 + identifiers x K passes a text.
 """
 
@@ -64,16 +65,17 @@ class PsimOptions(GuardOptions):
         "only action counts then", source="psim.md 5-7",
     )  # fmt: skip
     family: Literal["pair", "lora", "lora-top", "all", "prompt", "ptuning", "prefix"] = option(
-        "pair", "what un-learns: pair = LoRA and all weights, or one family alone; lora-top: LoRA "
-        "on the upper half of the layers", source="psim-trajectory.md",
+        "lora", "what un-learns: one family alone, or pair = LoRA and all weights; lora-top: LoRA "
+        "on the upper half of the layers", source="psim-window-small: as good as all weights, and "
+        "a small file",
     )  # fmt: skip
     labels: Literal["uniform", "random", "random-each-epoch"] = option(
-        "uniform", "reset labels: the uniform distribution, one random draw, a draw an epoch",
-        source="psim-trajectory.md",
+        "random-each-epoch", "reset labels: the uniform distribution, one random draw, a draw an "
+        "epoch (few texts cannot be learned by heart)", source="psim-window-small",
     )  # fmt: skip
     head: Literal["freeze", "inherit", "reinit"] = option(
-        "freeze", "head of the PEFT identifiers (all-weights always trains it)",
-        source="psim-trajectory.md",
+        "inherit", "head of the PEFT identifiers (all-weights always trains it)",
+        source="psim-window-small",
     )  # fmt: skip
     score: Literal[
         "trajectory", "max_prob", "margin", "neg_entropy", "logit_max", "agree", "delta"
@@ -95,11 +97,11 @@ class PsimOptions(GuardOptions):
         source="psim-trajectory.md (path); ours (resistance, hidden)",
     )  # fmt: skip
     checkpoints: tuple[int, ...] = option(
-        (8, 12, 20), "steps at which the path is looked at (0 always is)",
-        source="ours: the signal is in the first 20 steps, later ones add noise",
+        (4, 12), "steps at which the path is looked at (0 always is)",
+        source="psim-window-small: the first at 8 comes too late for some triggers",
     )  # fmt: skip
     lr: float | None = option(
-        None, "learning rate; none: lora and lora-top 5e-4, all 1e-4, prompt 1e-2, ptuning 1e-3, "
+        None, "learning rate; none: lora and lora-top 1e-3, all 1e-4, prompt 1e-2, ptuning 1e-3, "
         "prefix 1e-2", source="all: psim-trajectory.md; others: ours", gt=0, le=1,
     )  # fmt: skip
     batch: int = option(32, "samples a step", source="shuaizhao95/PSIM:badmodel.py", ge=1, le=4096)
@@ -131,7 +133,7 @@ class PsimOptions(GuardOptions):
     "psim",
     options=PsimOptions,
     source="arXiv 2402.12168 (shuaizhao95/PSIM); trajectory rule: ours",
-    cost="1 + identifiers x checkpoints passes a text (7 by default)",
+    cost="1 + identifiers x checkpoints passes a text (3 by default)",
 )
 class Psim:
     """PSIM: finds poisoned inputs by how confidence behaves while the base un-learns."""

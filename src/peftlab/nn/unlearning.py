@@ -26,9 +26,9 @@ from peftlab.nn.text import encode, pad_id_of, room_for_text
 Labels = Literal["uniform", "random", "random-each-epoch"]
 State = dict[str, torch.Tensor]
 
-# learning rate by family; all: psim-trajectory.md, others: ours
+# learning rate by family; all and LoRA: psim-trajectory.md, others: ours
 RATES = {
-    "lora": 5e-4, "lora-top": 5e-4, "all": 1e-4, "prompt": 1e-2, "ptuning": 1e-3, "prefix": 1e-2,
+    "lora": 1e-3, "lora-top": 1e-3, "all": 1e-4, "prompt": 1e-2, "ptuning": 1e-3, "prefix": 1e-2,
 }  # fmt: skip
 
 

@@ -194,6 +194,18 @@ def test_random_labels_learned_by_heart_are_refused(tiny):
     assert "chance is 0.50" in caught.value.got
 
 
+def test_labels_drawn_for_each_epoch_are_not_learned_by_heart(tiny):
+    """The default takes few texts too: what refuses a fixed draw has nothing to refuse here."""
+    words = [" ".join(pair) for pair in itertools.permutations("abcdefgh", 2)]
+    fit = LabelledTexts(tuple(words), (0,) * len(words))
+    defence = psim(checkpoints=[100], rank=64)
+    defence.fit(FitContext(
+        fit=fit, reference=fit, n_classes=2, seed=0,
+        load_base=lambda _=None: load_base(str(tiny("bert")), 2), progress=lambda _: None,
+    ))  # fmt: skip
+    assert "reset_label_accuracy" not in defence.about
+
+
 def test_few_steps_on_random_labels_are_fine(context):
     """Check 14, the other side."""
     defence = psim(family="lora", labels="random", checkpoints=[4])
@@ -263,7 +275,9 @@ def test_the_folder_tells_seeds_and_calibration(tiny, reviews, tmp_path):
     ],
 )  # fmt: skip
 def test_every_score_on_every_option(kind, within_class, context, reviews):
-    defence = psim(score=kind, within_class=within_class, checkpoints=[2, 4], members=2)
+    defence = psim(
+        score=kind, within_class=within_class, checkpoints=[2, 4], members=2, family="pair"
+    )
     defence.fit(context)
     scores = defence.score(reviews.test.texts)
     assert np.isfinite(scores.values).all()
@@ -306,7 +320,7 @@ def test_delta_and_trusted_go_together(context):
 @pytest.mark.full
 def test_hidden_states_and_members_change_the_score(context, reviews):
     scores = []
-    for options in ({}, {"evidence": ("path",)}, {"members": 2}, {"labels": "random-each-epoch"}):
+    for options in ({}, {"evidence": ("path",)}, {"members": 2}, {"labels": "uniform"}):
         defence = psim(checkpoints=[2, 4], **options)
         defence.fit(context)
         scores.append(defence.score(reviews.test.texts).values)

@@ -79,7 +79,6 @@ def test_the_recipes_that_ship_are_valid(path):
         ({"base": [{"label": "x", "reference": "x", "attacker": {"epoch": 3}}]}, "OPTION-UNKNOWN"),
         ({"base": [{"label": "x", "reference": "x"}] * 2}, "RECIPE-LABEL"),
         ({"variant": []}, "RECIPE-KEY"),
-        ({"variant": [{"label": "x"}]}, "RECIPE-VALUE"),  # no family
         ({"variant": [{"label": "x", "options": {"family": "pair"}}]}, "RECIPE-VALUE"),
         ({"variant": [{"label": "x", "options": {"family": "lo"}}]}, "OPTION-VALUE"),
         ({"variant": [{"label": "x", "options": {"family": "lora", "alpha": 0.1}}]}, "RECIPE-KEY"),

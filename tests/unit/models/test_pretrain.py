@@ -587,7 +587,7 @@ def test_the_built_in_encoder_is_what_its_card_says():
     assert card.startswith("---\nlicense: apache-2.0\n")
     assert sha256_file(ENCODER / "model.safetensors") in card
     assert sum(path.stat().st_size for path in ENCODER.iterdir()) <= 12_000_000
-    for word in ("CC BY 4.0", "OpenStax", "219", "3,471", "14.2 M", "0.818", "attitudes"):
+    for word in ("CC BY 4.0", "OpenStax", "219", "6,800", "42.1 M", "3.484", "attitudes"):
         assert word in card
 
 

@@ -10,7 +10,7 @@ _OURS = "ours: about 10.7 MB of weights"
 
 
 class PretrainOptions(Options):
-    """How a model is made; the defaults are those of ``builtin:encoder``."""
+    """How a model is made; the defaults are those of the first stage of ``builtin:encoder``."""
 
     vocabulary: int = option(8_192, "most tokens", source=_OURS, ge=30, le=32_768)
     layers: int = option(4, "transformer layers", source=_OURS, ge=1, le=48)

@@ -84,7 +84,7 @@ def _guards(found: Windows, base: str) -> list[dict[str, Any]]:
             "cells": [
                 None if (one := known.get(attack)) is None else {
                     "rate": percent(one.tpr),
-                    "range": f"[{percent(one.tpr_low)}-{percent(one.tpr_high)}]"
+                    "range": f"[{100 * one.tpr_low:.0f}-{100 * one.tpr_high:.0f}]"
                     if one.n > 1 else "",
                     "rate_01": percent(one.tpr_01),
                 }
