@@ -41,7 +41,7 @@ def test_measures_on_held_out_text_alone(tiny, texts, tmp_path, family, capsys):
     found = json.loads(printed)
     (name, judged) = found["held_out"]["n-gram"].popitem()
     assert found["held_out"]["network"] == {}
-    assert found["samples"] == []
+    assert found["samples"] == {}
     assert name == "books/held.jsonl"
     assert judged["bytes"] == len("the plot was goodwas it") + 2 * 2
     assert judged["perplexity"] == pytest.approx(math.exp(judged["nats_per_token"]))
@@ -93,9 +93,13 @@ def test_a_network_predicts_every_token_once():
 
 def test_samples_are_drawn_alike_each_time(toy_lm):
     network, tokenizer = language_model.load_network(str(toy_lm)), load_tokenizer(toy_lm)
-    first = language_model.draw_samples(network, tokenizer, 3, 5)
-    assert len(first) == 3
-    assert language_model.draw_samples(network, tokenizer, 3, 5) == first
+    plain, careful = (
+        [language_model.draw_samples(network, tokenizer, 3, 5, how) for _ in range(2)]
+        for how in (language_model.PLAIN, language_model.CAREFUL)
+    )
+    assert len(plain[0]) == 3
+    assert plain[0] == plain[1]
+    assert careful[0] == careful[1] != plain[0]
 
 
 def test_paragraphs_are_gone_on_with(toy_lm):
@@ -126,7 +130,9 @@ def test_network_and_ngrams_are_measured_on_the_same_text(toy_lm, texts, tmp_pat
     judged = [found["held_out"][kind]["books/held.jsonl"] for kind in ("n-gram", "network")]
     assert judged[0]["tokens"] == judged[1]["tokens"]
     assert judged[0]["nats_per_byte"] < judged[1]["nats_per_byte"]
-    assert len(found["samples"]) == 10
+    assert {name: len(each) for name, each in found["samples"].items()} == {
+        "plain": 10, "careful": 10
+    }  # fmt: skip
 
 
 def test_without_data_it_says_so(monkeypatch, tmp_path, capsys):
