@@ -123,9 +123,9 @@ def test_the_word_backdoor_survives_lora(ground):
 def test_the_control_has_no_backdoor(ground):
     """At rate 0 the trigger does what an odd word does, and that is far from a backdoor.
 
-    The five points of attacks.md 15 are held on SST-2 (``test_ranges_of_the_word_backdoor``). On 700
-    generated reviews an odd word alone moves this base by more: 9.4, 3.6 and 6.3 points of 700 texts
-    (seeds 0 to 2). Here are 70 of them, of which about 12 change sides: three standard deviations
+    The five points of attacks.md 15 are held on SST-2 (``test_ranges_of_the_word_backdoor``). On
+    generated reviews an odd word alone moves this base by more: 9.4, 3.6 and 6.3 points of 700
+    texts (seeds 0 to 2). Here are 70, of which about 12 change sides: three standard deviations
     are 15 points.
     """
     others = [i for i, label in enumerate(ground.data.test.labels) if label != 0]
