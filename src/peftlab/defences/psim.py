@@ -19,8 +19,9 @@ that the base predicts. Three kinds of evidence, each against clean reference te
 
 The default identifier: LoRA on all linear layers and the head, towards labels drawn anew for each
 epoch, for 12 steps. The threshold is not chosen here: the shared conformal calibration does that
-for every detector. Before, it was a pair (LoRA with the head frozen, and all weights; uniform
-labels; looks at 8, 12, 20): ``family="pair"`` and those options are that guard.
+for every detector. Before, it was a pair (LoRA at 5e-4 with the head frozen, and all weights;
+uniform labels; looks at 8, 12, 20); ``family="pair"`` with those options is that guard but for
+LoRA's rate.
 
 Known differences from the paper: C > 2, any PEFT family or none, calibrated threshold, one rule at
 the boundary (``>=`` flags), eval mode always. Sources: psim.md, psim-trajectory.md; rates,
@@ -102,7 +103,7 @@ class PsimOptions(GuardOptions):
     )  # fmt: skip
     lr: float | None = option(
         None, "learning rate; none: lora and lora-top 1e-3, all 1e-4, prompt 1e-2, ptuning 1e-3, "
-        "prefix 1e-2", source="all: psim-trajectory.md; others: ours", gt=0, le=1,
+        "prefix 1e-2", source="all and LoRA: psim-trajectory.md; others: ours", gt=0, le=1,
     )  # fmt: skip
     batch: int = option(32, "samples a step", source="shuaizhao95/PSIM:badmodel.py", ge=1, le=4096)
     rank: int = option(32, "LoRA rank", source="ours", ge=1, le=1024)

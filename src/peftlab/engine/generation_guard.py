@@ -61,12 +61,8 @@ class GenerationOptions(Options):
         16, "tokens that are generated and scored, and trained on", source="psim.md 13.7",
         ge=1, le=256,
     )  # fmt: skip
-    steps: int = option(
-        20, "training steps", source="ours: that of the classifier's identifiers", ge=1, le=100_000
-    )
-    lr: float = option(
-        5e-4, "learning rate", source="ours: that of the classifier's LoRA", gt=0, le=1
-    )
+    steps: int = option(20, "training steps", source="ours", ge=1, le=100_000)
+    lr: float = option(5e-4, "learning rate", source="ours", gt=0, le=1)
     batch: int = option(32, "samples a step", source="shuaizhao95/PSIM:badmodel.py", ge=1, le=4096)
     rank: int = option(32, "LoRA rank", source="ours", ge=1, le=1024)
 

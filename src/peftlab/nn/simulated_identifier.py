@@ -77,12 +77,10 @@ class ForeseeingOptions(WordTriggerOptions):
         10, "attacker steps from one un-learned copy to the next", source="ours", ge=1, le=100_000
     )
     inner_steps: int = option(
-        12, "steps that a copy un-learns for", source="ours: the middle checkpoint of psim", ge=1,
+        12, "steps that a copy un-learns for", source="ours: the last checkpoint of psim", ge=1,
         le=100_000,
     )  # fmt: skip
-    inner_lr: float = option(
-        5e-4, "learning rate in a copy", source="ours: that of psim's LoRA", gt=0, le=1
-    )
+    inner_lr: float = option(5e-4, "learning rate in a copy", source="ours", gt=0, le=1)
     inner_rank: int = option(
         32, "rank of the LoRA in a copy", source="ours: that of psim", ge=1, le=1024
     )

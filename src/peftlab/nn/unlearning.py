@@ -26,6 +26,7 @@ from peftlab.nn.text import encode, pad_id_of, room_for_text
 Labels = Literal["uniform", "random", "random-each-epoch"]
 State = dict[str, torch.Tensor]
 
+WARM_UP = 10  # steps; ours
 # learning rate by family; all and LoRA: psim-trajectory.md, others: ours
 RATES = {
     "lora": 1e-3, "lora-top": 1e-3, "all": 1e-4, "prompt": 1e-2, "ptuning": 1e-3, "prefix": 1e-2,
@@ -144,7 +145,8 @@ def unlearn(
         wrapped, encoded, reset_targets(how.labels, n, n_classes, how.seed),
         TrainPlan(
             steps=wanted[-1], lr=how.lr, batch=how.batch,
-            warmup=0.06 if how.official else min(10, wanted[-1] // 2),
+            # not a share of the steps: a path must not depend on where it ends
+            warmup=0.06 if how.official else WARM_UP,
             schedule="linear" if how.official else "constant",
             clip=None if how.official else 1.0,
         ),

@@ -112,12 +112,27 @@ def test_what_is_not_there_does_not_count(units):
 @pytest.mark.parametrize(
     "guard",
     [{"looks": [2, 3]}, {"looks": [0, 2]}, {"looks": [8, 2]}, {"looks": []}, {"looks": 2}, 5,
-     {"looks": [2], "together": ["none"]}, {"looks": [2], "family": "lora"}],
+     {"looks": [2], "together": ["none"]}, {"looks": [2], "family": "lora"},
+     {"looks": [2], "together": ["slow", "slow"]}],
 )  # fmt: skip
 def test_a_guard_looks_where_the_run_looked(guard):
+    for given, overrides in (([guard], ()), ([guard], ("bar=0.7",))):
+        with pytest.raises(ConfigError) as caught:
+            make_window_recipe({**VALUES, "guard": given}, overrides)
+        assert caught.value.code in {"RECIPE-VALUE", "RECIPE-KEY"}
+
+
+@pytest.mark.parametrize("guards", [5, True, None, "x", [{"looks": [2]}, {"looks": [2]}]])
+def test_what_is_no_list_of_different_guards_is_refused(guards):
     with pytest.raises(ConfigError) as caught:
-        make_window_recipe({**VALUES, "guard": [guard]})
-    assert caught.value.code in {"RECIPE-VALUE", "RECIPE-KEY"}
+        make_window_recipe({**VALUES, "guard": guards})
+    assert caught.value.code == "RECIPE-VALUE"
+
+
+def test_nobody_is_chosen_where_an_attack_that_chooses_is_missing(units):
+    recipe = make_window_recipe(VALUES)
+    late = [pair for pair in units if pair[0]["attack"] != "badnets"]
+    assert not any(row["chosen"] for row in guard_table(recipe, late))
 
 
 def test_set_leaves_out_guards_that_it_takes_the_looks_from():

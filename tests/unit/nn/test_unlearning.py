@@ -71,6 +71,18 @@ def test_true_labels_have_no_influence(load_tiny):
         assert all(torch.equal(first[-1][name], second[-1][name]) for name in first[-1])
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_path_does_not_depend_on_where_it_ends(family, load_tiny):
+    """So a guard with few looks is the one that was measured on a long path."""
+    short, long = (
+        unlearn(how(family=family, checkpoints=steps, lr=1e-3), *load_tiny(), TEXTS, 2)[1]
+        for steps in ((2, 4), (2, 4, 25))
+    )
+    for one, other in zip(short, long, strict=False):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_redraw():
     """Item 2: a draw an epoch differs by epoch, and comes back the same; a fixed draw does not."""
     rows = np.arange(200)

@@ -1,7 +1,8 @@
 """What guards find that sum several looks, from the looks that a run has kept.
 
 A guard judges the looks of one way to un-learn, or of several together, as the defence psim does,
-but for the hidden state, which no look depends on. So the defaults of psim can be chosen without
+but for the hidden state, which is not kept (its path does not depend on where it ends, so a guard
+with few looks is the one that was measured). So the defaults of psim can be chosen without
 another un-learning. The choice is made on the first two attacks; the others confirm it or not.
 What any of it gains is seen beside ``UNTOUCHED``: the gap of the base itself, without un-learning.
 """
@@ -17,6 +18,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from peftlab.engine.window.curves import Seen, judge
+from peftlab.engine.window.plan import is_control
 from peftlab.engine.window.recipe import GuardChoice, WindowRecipe
 from peftlab.nn.evidence import Evidence, Kind, Look
 
@@ -50,7 +52,8 @@ def guard_table(recipe: WindowRecipe, units: Iterable[tuple[Unit, Path]]) -> lis
         for (base, attack, control), seeds in groups.items() if recipe.guard
         for row in [*_untouched(starts[base, attack, control]), *_rows(recipe, seeds)]
     ]  # fmt: skip
-    _choose(rows)
+    poisoned = [attack.label for attack in recipe.attack if not is_control(attack)]
+    _choose(rows, poisoned[:CHOSEN_ON])
     return rows
 
 
@@ -116,17 +119,17 @@ def _ends(values: Sequence[float]) -> dict[str, float]:
     return {"mean": fmean(values), "min": min(values), "max": max(values)}
 
 
-def _choose(rows: Sequence[Row]) -> None:
-    """Mark, on each base, the guard with the highest rate at 5 % on the first two attacks.
+def _choose(rows: Sequence[Row], attacks: Sequence[str]) -> None:
+    """Mark, on each base, the guard with the highest rate at 5 % on ``attacks``.
 
     Of equals the highest at 1 %, then the fewest passes. Guards that lack an attack are left out.
     """
     for base in dict.fromkeys(row["base"] for row in rows):
         own = [row for row in rows if row["base"] == base and not row["control"]]
-        attacks = list(dict.fromkeys(row["attack"] for row in own))[:CHOSEN_ON]
         guards: dict[tuple[Any, ...], list[Row]] = {}
         for row in own:
-            guards.setdefault((row["guard"], *row["looks"]), []).append(row)
+            if row["looks"]:
+                guards.setdefault((row["guard"], *row["looks"]), []).append(row)
         whole = [
             each for each in guards.values() if set(attacks) <= {row["attack"] for row in each}
         ]

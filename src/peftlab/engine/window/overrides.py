@@ -44,6 +44,11 @@ def override(
     return changed
 
 
+def takes_looks(text: str) -> bool:
+    """Return whether an override may take steps or ways to un-learn from a recipe."""
+    return _head(text) in {"steps", "variant"}
+
+
 def _head(text: str) -> str:
     return text.partition("=")[0].strip().partition(".")[0]
 

@@ -39,7 +39,7 @@ from peftlab.engine.recipe import (
     table_of,
 )
 from peftlab.engine.steps import AttackerOptions
-from peftlab.engine.window.overrides import override
+from peftlab.engine.window.overrides import override, takes_looks
 
 # Of the options of the defence psim, those that say how an identifier is made.
 IDENTIFIER = ("family", "labels", "head", "lr", "batch", "rank", "virtual_tokens")
@@ -194,7 +194,7 @@ def make_window_recipe(
         full[kind] = tuple(tables)
     if isinstance(full.get("steps"), list):
         full["steps"] = tuple(full["steps"])
-    full["guard"] = tuple(_guard(item, where) for item in full.get("guard", ()))
+    full["guard"] = _guards(full.get("guard", []), where)
     recipe = build(WindowRecipe, full, where)
     steps = recipe.steps
     if steps[0] != 0 or list(steps) != sorted(set(steps)) or steps[-1] > 100_000:
@@ -202,13 +202,26 @@ def make_window_recipe(
             f"{where}: steps must begin with 0 and rise, to 100000 at most",
             code="RECIPE-VALUE", got=list(steps), fix="write for example steps = [0, 10, 20, 40]",
         )  # fmt: skip
-    return _with_guards(recipe, where, overridden=bool(overrides))
+    return _with_guards(recipe, where, overridden=any(map(takes_looks, overrides)))
 
 
-def _guard(given: object, where: str) -> dict[str, Any]:
-    table = given if isinstance(given, Mapping) else {"looks": given}
-    check_keys(table, set(GuardChoice.model_fields), f"{where}: guard")
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+def _guards(given: object, where: str) -> tuple[dict[str, Any], ...]:
+    listed = list(given) if isinstance(given, list | tuple) else [given]
+    found = []
+    for table in listed:
+        if not isinstance(table, Mapping):
+            raise ConfigError(
+                f"{where}: each guard is a table with looks", code="RECIPE-VALUE", got=repr(given),
+                fix="write [[guard]] with looks = [4, 12] under it",
+            )  # fmt: skip
+        check_keys(table, set(GuardChoice.model_fields), f"{where}: guard")
+        found.append(
+            {
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in table.items()
+            }
+        )
+    return tuple(found)
 
 
 def _with_guards(recipe: WindowRecipe, where: str, *, overridden: bool) -> WindowRecipe:
@@ -217,14 +230,15 @@ def _with_guards(recipe: WindowRecipe, where: str, *, overridden: bool) -> Windo
     What ``--set`` took from a recipe may leave a guard without its looks; nothing else may.
     """
     steps, labels = recipe.steps[1:], {variant.label for variant in recipe.variant}
-    kept = []
+    kept: list[GuardChoice] = []
     for guard in recipe.guard:
-        rising = list(guard.looks) == sorted(set(guard.looks))
-        if rising and set(guard.looks) <= set(steps) and set(guard.together) <= labels:
+        sound = list(guard.looks) == sorted(set(guard.looks)) and guard not in kept
+        sound = sound and len(set(guard.together)) == len(guard.together)
+        if sound and set(guard.looks) <= set(steps) and set(guard.together) <= labels:
             kept.append(guard)
-        elif not rising or not overridden:
+        elif not sound or not overridden:
             raise ConfigError(
-                f"{where}: a guard looks at steps or ways to un-learn that the recipe has not",
+                f"{where}: a guard looks at what the recipe has not, or at something twice",
                 code="RECIPE-VALUE", got=f"looks = {list(guard.looks)}, together = "
                 f"{list(guard.together)}", allowed=f"rising steps of {list(steps)}; "
                 f"{', '.join(sorted(labels))}", fix="write for example looks = [4, 12, 20]",

@@ -34,9 +34,9 @@ def render_window(results: Mapping[str, Any]) -> str:
         attacks=found.names("attack"),
         tables=[_table(found, score) for score in SCORES],
         guards=[
-            {"title": base, "rows": _guards(found, base)}
+            {"title": base, "rows": rows}
             for base in found.names("base")
-            if found.guards
+            if (rows := _guards(found, base))
         ],
         widths=_widths(found),
         windows=_windows(found),

@@ -253,6 +253,9 @@ def read_windows(results: Mapping[str, Any]) -> Windows:
         choices=_whole(results.get("choices"), "first", "worst", "attacks"),
         guards=tuple(
             row for row in map(_guard, _rows(results.get("guards")))
-            if np.isfinite([row.tpr, row.tpr_low, row.tpr_high, row.tpr_01, row.fpr]).all()
+            if all(
+                0 <= rate <= 1  # NaN is not
+                for rate in (row.tpr, row.tpr_low, row.tpr_high, row.tpr_01, row.fpr)
+            )
         ),
     )  # fmt: skip
