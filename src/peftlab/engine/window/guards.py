@@ -20,14 +20,13 @@ from safetensors.numpy import load_file
 from peftlab.engine.window.curves import Seen, judge
 from peftlab.engine.window.plan import is_control
 from peftlab.engine.window.recipe import GuardChoice, WindowRecipe
+from peftlab.engine.window.summary import Row, Unit, ends
 from peftlab.nn.evidence import Evidence, Kind, Look
 
 EVIDENCE: tuple[Kind, ...] = ("resistance", "path")
 CHOSEN_ON = 2  # attacks
 UNTOUCHED = "untouched base"
 RATES = ("tpr_05", "tpr_01", "fpr_05", "auroc")
-Unit = Mapping[str, Any]
-Row = dict[str, Any]
 
 
 def guard_table(recipe: WindowRecipe, units: Iterable[tuple[Unit, Path]]) -> list[Row]:
@@ -70,7 +69,7 @@ def _row(name: str, looks: Sequence[int], passes: int, rates: Sequence[Row]) -> 
         "looks": list(looks),
         "passes": passes,
         "n": len(rates),
-        **{rate: _ends([each[rate] for each in rates]) for rate in RATES},
+        **{rate: ends([each[rate] for each in rates]) for rate in RATES},
         "chosen": False,
     }
 
@@ -113,10 +112,6 @@ def _rates(parts: Sequence[Mapping[str, Any]], at: Sequence[int]) -> dict[str, f
     found = judge(evidence.score, seen)
     known = {name: value for name in RATES if (value := found[name]) is not None}
     return known if len(known) == len(RATES) else None
-
-
-def _ends(values: Sequence[float]) -> dict[str, float]:
-    return {"mean": fmean(values), "min": min(values), "max": max(values)}
 
 
 def _choose(rows: Sequence[Row], attacks: Sequence[str]) -> None:

@@ -54,7 +54,8 @@ def _measured(units: Iterable[Unit]) -> list[Unit]:
     return [unit for unit in units if unit[SCORES[0]][RATE][0] is not None]
 
 
-def _ends(values: Sequence[float]) -> Row:
+def ends(values: Sequence[float]) -> Row:
+    """Return mean, smallest and largest."""
     return {"mean": fmean(values), "min": min(values), "max": max(values)}
 
 
@@ -76,7 +77,7 @@ def width_table(units: Iterable[Unit], bar: float) -> list[Row]:
                 **dict(zip(names, group, strict=True)),
                 "score": score,
                 "n": len(members),
-                "width": _ends([0.0 if each is None else each.width for each in found]),
+                "width": ends([0.0 if each is None else each.width for each in found]),
                 "open": sum(each is not None and each.open for each in found),
                 "windows": _pairs(_on_average(members, score, bar)),
                 "shared": _pairs(_shared(members, score, bar)),
@@ -93,8 +94,8 @@ def trained_table(units: Iterable[Unit]) -> list[Row]:
         by_seed = {unit["seed"]: unit for unit in members}.values()
         rows.append({
             "base": base, "attack": attack, "control": control, "n": len(by_seed),
-            "ca": _ends([unit["ca"] for unit in by_seed]),
-            "asr": _ends([unit["asr"] for unit in by_seed]),
+            "ca": ends([unit["ca"] for unit in by_seed]),
+            "asr": ends([unit["asr"] for unit in by_seed]),
         })  # fmt: skip
     return rows
 
