@@ -6,6 +6,7 @@
 Pages: ``reference/cli.md`` (every command and option), ``reference/methods.md`` (every registered
 method with its options), ``reference/errors.md`` (every error code in the sources), and the code
 of ``examples/plugins`` wherever a page shows it between ``<!-- file: ... -->`` and its fence.
+``result_tables.py`` beside this file makes the tables of what was measured.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import result_tables  # a neighbour, wherever this was called from
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -212,6 +216,10 @@ def pages() -> dict[Path, str]:
         text = path.read_text(encoding="utf-8")
         if SHOWN.search(text):
             wanted[path] = with_files(text)
+    results = DOCS / "results.md"
+    wanted[results] = result_tables.with_tables(results.read_text(encoding="utf-8"))
+    for name in result_tables.CELLS:
+        wanted[DOCS / "measured" / f"{name}.md"] = result_tables.cells_page(name)
     return wanted
 
 
