@@ -174,3 +174,41 @@ def test_without_guards_nothing_is_said_of_them(page):
 def test_broken_rows_of_guards_are_left_out():
     rows = [{"base": "<b>", "tpr_05": None}, 3, {"looks": 7, "passes": "x"}]
     assert read_windows(made_up.results(guards=rows)).guards == ()
+
+
+def spoiled(value, depth=4):
+    """Yield copies of nested data in each of which one part is something else."""
+    if depth and isinstance(value, dict):
+        for key, part in value.items():
+            yield {name: each for name, each in value.items() if name != key}
+            for other in spoiled(part, depth - 1):
+                yield {**value, key: other}
+    elif depth and isinstance(value, list) and value:
+        for other in spoiled(value[0], depth - 1):
+            yield [other, *value[1:]]
+    yield from ([], {}, 5, -1e308, "x", None, True, [None], [[1, 2]], {"a": 1})
+
+
+def is_window_file(results, good):
+    return (
+        isinstance(results, dict) and results.get("schema") == good["schema"]
+        and isinstance(results.get("recipe"), dict)
+        and results["recipe"].get("steps") == good["recipe"]["steps"]
+    )  # fmt: skip
+
+
+def test_whatever_one_part_of_the_file_is_there_is_a_page_or_a_plain_refusal():
+    measured = made_up.units(attacks=("badnets",), variants=("lora",), seeds=(0, 1))
+    good = {**made_up.results(measured), "guards": made_up.guards()}
+    for bad in spoiled(good):
+        try:
+            assert sentences(read_windows(bad))
+        except InputRejected:
+            assert not is_window_file(bad, good)
+
+
+@pytest.mark.parametrize("part", ["units", "table", "trained", "compare", "choices", "guards"])
+def test_a_page_without_one_of_its_tables(part):
+    measured = made_up.units(attacks=("badnets",), variants=("lora",), seeds=(0,))
+    full = {**made_up.results(measured), "guards": made_up.guards()}
+    assert "</html>" in render_window({name: rows for name, rows in full.items() if name != part})

@@ -127,9 +127,12 @@ class Windows:
         )  # fmt: skip
 
 
+def _listed(value: object) -> Sequence[Any]:
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else []
+
+
 def _rows(value: object) -> list[Mapping[str, Any]]:
-    listed = value if isinstance(value, Sequence) and not isinstance(value, str) else []
-    return [row for row in listed if isinstance(row, Mapping)]
+    return [row for row in _listed(value) if isinstance(row, Mapping)]
 
 
 def _number(row: Mapping[str, Any], *path: str) -> float:
@@ -141,8 +144,7 @@ def _number(row: Mapping[str, Any], *path: str) -> float:
 
 
 def _curve(values: object, n: int) -> Floats:
-    listed = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else []
-    numbers = [finite(value) for value in listed[:n]]
+    numbers = [finite(value) for value in _listed(values)[:n]]
     filled = [np.nan if number is None else number for number in numbers]
     return np.array(filled + [np.nan] * (n - len(filled)), dtype=np.float64)
 
@@ -165,10 +167,10 @@ def _unit(row: Mapping[str, Any], n: int) -> Unit:
 
 
 def _spans(value: object) -> Spans:
-    pairs = value if isinstance(value, Sequence) and not isinstance(value, str) else []
+    pairs = _listed(value)
     found = []
     for pair in pairs:
-        ends = [finite(end) for end in pair] if isinstance(pair, Sequence) else []
+        ends = [finite(end) for end in _listed(pair)]
         if len(ends) == 2 and ends[0] is not None and ends[1] is not None:
             found.append((ends[0], ends[1]))
     return tuple(found)
@@ -193,8 +195,7 @@ def _width(row: Mapping[str, Any]) -> Width:
 
 
 def _guard(row: Mapping[str, Any]) -> Guard:
-    looks = row.get("looks")
-    steps = [finite(step) for step in looks] if isinstance(looks, Sequence) else []
+    steps = [finite(step) for step in _listed(row.get("looks"))]
     shown = ", ".join(f"{step:.0f}" for step in steps if step is not None)
     return Guard(
         base=clean_text(row.get("base", "")),
@@ -213,10 +214,15 @@ def _guard(row: Mapping[str, Any]) -> Guard:
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    plain = {
-        key: clean_text(value) if isinstance(value, str) else value for key, value in row.items()
-    }
-    return {**plain, "common": _spans(row.get("common"))}
+    numbers = (int, float)
+    return {
+        **{key: clean_text(value) for key, value in row.items() if isinstance(value, str)},
+        **{key: value for key, value in row.items()
+           if isinstance(value, numbers) and finite(value) is not None},
+        "common": _spans(row.get("common")),
+        **{key: row.get(key) is True for key in ("control", "chosen")},
+        **{key: mapping(row.get(key)) for key in ("ca", "asr")},
+    }  # fmt: skip
 
 
 def _whole(value: object, *needed: str) -> tuple[Mapping[str, Any], ...]:
@@ -231,22 +237,27 @@ def read_windows(results: Mapping[str, Any]) -> Windows:
     Raises:
         InputRejected: ``REPORT-SCHEMA`` if it is something else.
     """
-    if results.get("schema") != SCHEMA:
+    schema = results.get("schema") if isinstance(results, Mapping) else None
+    recipe = mapping(results.get("recipe")) if schema == SCHEMA else {}
+    looks = _listed(recipe.get("steps"))
+    steps = _curve(looks, len(looks))
+    if not len(steps) or not np.isfinite(steps).all():
         raise InputRejected(
             "this is not a window file that the report can read", code="REPORT-SCHEMA",
-            got=clean_text(results.get("schema")), allowed=SCHEMA,
+            got=clean_text(schema), allowed=f"{SCHEMA}, with the steps of its recipe",
             fix="give the window.json of a run",
         )  # fmt: skip
-    recipe = mapping(results.get("recipe"))
-    steps = _curve(recipe.get("steps"), len(recipe.get("steps") or []))
+    units = tuple(_unit(row, len(steps)) for row in _rows(results.get("units")))
+    bases = {unit.base for unit in units}
     bar = finite(recipe.get("bar"))
     return Windows(
         steps=steps,
         bar=0.8 if bar is None else bar,
-        units=tuple(_unit(row, len(steps)) for row in _rows(results.get("units"))),
+        units=units,
         widths=tuple(
             row for row in map(_width, _rows(results.get("table")))
-            if row.score in SCORES and np.isfinite([row.mean, row.low, row.high, row.blind]).all()
+            if row.score in SCORES and row.base in bases
+            and np.isfinite([row.mean, row.low, row.high, row.blind]).all()
         ),
         trained=tuple(map(_plain, _rows(results.get("trained")))),
         compare=_whole(results.get("compare"), "difference", "wider", "narrower", "pairs"),
