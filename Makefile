@@ -23,7 +23,7 @@ PYTEST := $(OFFLINE) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 help:
 	@echo 'make demo       set up, then the tour; ends with a report'
-	@echo 'make test       set up, then all tests (no network, no GPU)'
+	@echo 'make test       set up, then the tests (no network, no GPU)'
 	@echo 'make test-full  the slow proofs too'
 	@echo 'make fuzz       parsers against bytes from outside, FUZZ_SECONDS of processor time each'
 	@echo 'make check      lint, format, types, import arrows'

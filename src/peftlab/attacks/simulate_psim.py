@@ -12,15 +12,15 @@ set. Trigger and placement as in ``badnets``; the word is inert. Ours (attacks.m
 12.6); what is simulated is arXiv 2402.12168.
 
 Known differences from the guard: the copy is LoRA with the head, towards random labels as in
-psim.md 5, on the attacker's clean texts. The published guard is P-tuning v1 with five tokens; ours
-looks at LoRA with a frozen head and at all weights too. The attacker knows the idea, not the draw.
+psim.md 5, on the attacker's clean texts, which is what ``psim`` does by default but for the texts.
+The published guard is P-tuning v1 with five tokens. The attacker knows the idea, not the draw.
 
 Limits: it hides from confidence after un-learning, and from nothing else; where the un-learned copy
 has forgotten the task, every text is unsure and there is nothing to hide. ``foreseen_confidence``
 in the facts says how far down it came; read it, and the success rate, before a guard's figures. As
-with ``soft``, being unsure costs success: on a tiny model (one seed, rate 0.1) strengths of 1.5,
-1.75 and 2 gave success 0.93, 0.75 and 0.54, and a confidence after un-learning of 0.93, 0.88 and
-0.81 for triggered texts where clean ones had 0.93 to 0.94.
+with ``soft``, being unsure costs success: on a tiny model (one seed, rate 0.1, a warm-up of 6 steps
+where it is 10 now) strengths of 1.5, 1.75 and 2 gave success 0.93, 0.75 and 0.54, and a confidence
+after un-learning of 0.93, 0.88 and 0.81 for triggered texts where clean ones had 0.93 to 0.94.
 
 Cost: about three times plain training at the defaults, counted as two passes and 1.2 LoRA steps a
 step; on a tiny model 3.5 times was measured.

@@ -33,7 +33,6 @@ from peftlab.io.files import read_json, write_json
 from peftlab.nn.gaussian import ClassNormals
 
 FILE = "margin.json"
-FEWEST = 10  # reference texts, as for every other fit to them
 TINY, HUGE = 1e-9, 1e9  # logits; a fit writes no smaller spread, and no sound head comes near
 
 
@@ -63,14 +62,8 @@ class Margin:
         Raises:
             ConfigError: ``REFERENCE-FEW`` when there are fewer than ten of them.
         """
-        texts = context.reference.texts
-        if len(texts) < FEWEST:
-            raise ConfigError(
-                "too few clean reference texts", code="REFERENCE-FEW", got=len(texts),
-                allowed=f"{FEWEST} or more", fix="give more clean dev texts",
-            )  # fmt: skip
         self._live = context.load_base()
-        self.normals = ClassNormals.fit(*self._read(texts), context.n_classes)
+        self.normals = ClassNormals.fit(*self._read(context.reference.texts), context.n_classes)
 
     def score(self, texts: Sequence[str]) -> Scores:
         """Return how many standard deviations each text's margin lies above those of its class."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,7 +94,7 @@ class Guard:
         seed: int = 0,
         allow_poisoned: bool = False,
         prompt: Prompt | None = None,
-        progress: Callable[[str], None] = lambda _: None,
+        progress: Callable[[str], None] | None = None,
     ) -> Guard:
         """Fit a defence on the base and clean data, then calibrate it on clean texts it never saw.
 
@@ -105,7 +106,8 @@ class Guard:
             seed: of the splits and the fit.
             allow_poisoned: let a marked red-team base in (benches).
             prompt: makes a classifier of a causal language model that has none beside it.
-            progress: called with a line of text now and then.
+            progress: called with a line of text now and then; without it a base that brings no
+                classification head is a warning, and nothing else is said.
 
         Raises:
             ConfigError: ``CAL-FEW``, ``DEFENCE-STAGE`` for a defence that judges no inputs, and
@@ -119,14 +121,19 @@ class Guard:
         bases = Bases(base, data.n_classes, seed, allow_poisoned, prompt=prompt)
         # the gate speaks before anything is fitted, also for defences that need no model
         if has_new_head(bases()[0]):
-            progress(
+            note = (
                 "note: this base has no trained classification head; a guard sees most when it is "
                 "fitted on a base that brings its head, or on your own full fine-tune"
             )
+            if progress is None:
+                warnings.warn(note, stacklevel=2)
+            else:
+                progress(note)
+        say = progress or (lambda _: None)
         chosen = method.options
         _check_enough(len(splits.calibration), chosen)
-        method.fit(FitContext(splits.fit, splits.reference, data.n_classes, seed, bases, progress))
-        progress("calibrating")
+        method.fit(FitContext(splits.fit, splits.reference, data.n_classes, seed, bases, say))
+        say("calibrating")
         clean = method.score(splits.calibration.texts)
         calibration = Calibration(
             clean.values,

@@ -250,7 +250,7 @@ def _guard(
         clean = attack.taint(data, _poisoned(key, data), key["seed"])
     guard = Guard.fit(
         str(roles["base"] / MODEL), clean, method["name"], method["options"],
-        seed=key["seed"], allow_poisoned=True,
+        seed=key["seed"], allow_poisoned=True, progress=lambda _: None,
     )  # fmt: skip
     guard.save_pretrained(folder / GUARD)
     return _judge(guard, data.test.texts, folder)

@@ -2,6 +2,7 @@
 
 ``attack=NAME`` replaces the whole list by one attack with its default options (likewise ``tuner``
 and ``defence``); ``attack.options.KEY=VALUE`` goes to every listed attack that has that option.
+What was said of an attack that is no longer listed (``chosen_on``) goes with it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from peftlab.core.options import Options
 
 _KINDS = ("attack", "tuner", "defence")
 _TABLES = ("attacker", "limits", "data_options")
+_LABELS = ("chosen_on", "control_tuners", "control_defences")
 
 
 def parse_value(text: str) -> Any:
@@ -143,7 +145,10 @@ def _as_tables(given: object) -> list[dict[str, Any]]:
 def _set_kind(values: dict[str, Any], path: list[str], text: str) -> None:
     kind = path[0]
     if len(path) == 1:
-        values[kind] = [{"name": name.strip()} for name in text.split(",")]
+        names = [name.strip() for name in text.split(",")]
+        values[kind] = [{"name": name} for name in names]
+        if kind == "attack" and isinstance(values.get("chosen_on"), list):
+            values["chosen_on"] = [label for label in values["chosen_on"] if label in names]
     elif len(path) == 3 and path[1] == "options":
         values[kind] = _as_tables(values.get(kind, []))
         _set_option(kind, values[kind], path[2], text)
@@ -168,6 +173,8 @@ def _set_plain(values: dict[str, Any], path: list[str], text: str, known: set[st
         raise _unknown(path, wanted | (known - set(_TABLES)), ".".join(path))
     elif head == "seeds":
         values[head] = _parse_list(text)
+    elif head in _LABELS:
+        values[head] = [label.strip() for label in text.split(",")] if text else []
     elif head == "control":
         values[head] = parse_value(text)
     else:

@@ -15,10 +15,11 @@ from typing import Literal
 import numpy as np
 
 from peftlab.core.types import Floats, Ints
-from peftlab.nn.gaussian import ClassGaussians, ClassNormals, Tail
+from peftlab.nn.gaussian import ClassGaussians, ClassNormals, Tail, too_few
 
 Kind = Literal["resistance", "path", "hidden"]
 FOLDS = 5
+FEWEST = 13  # reference texts: without a fifth of them every fit still has 10
 NO_HIDDEN = np.zeros((0, 0))
 
 
@@ -110,8 +111,10 @@ class Evidence:
         """Fit on clean reference texts.
 
         Raises:
-            ConfigError: ``REFERENCE-FEW`` when there are too few of them.
+            ConfigError: ``REFERENCE-FEW`` when there are fewer than 13 of them.
         """
+        if len(look.predicted) < FEWEST:
+            raise too_few(len(look.predicted), FEWEST)
         models = [_Model.fit(kind, look, n_classes) for kind in kinds]
         return cls(models, [Tail.fit(_out_of_fold(kind, look, n_classes)) for kind in kinds])
 

@@ -14,7 +14,16 @@ import numpy as np
 from peftlab.core.errors import ConfigError
 from peftlab.core.types import Floats, Ints
 
+FEWEST = 10  # points of a fit, and of a class that is judged by itself; ours
 MOST_POOLED = 5  # a class with fewer than this many points a dimension shares the pooled covariance
+
+
+def too_few(got: int, allowed: int) -> ConfigError:
+    """Return the error for a reference that is too small to say what is usual."""
+    return ConfigError(
+        "too few clean reference texts", code="REFERENCE-FEW", got=got,
+        allowed=f"{allowed} or more", fix="give more clean dev texts",
+    )  # fmt: skip
 
 
 def ledoit_wolf(centred: Floats) -> Floats:
@@ -62,11 +71,8 @@ class ClassGaussians:
         Raises:
             ConfigError: ``REFERENCE-FEW`` below 10 points.
         """
-        if len(points) < 10:
-            raise ConfigError(
-                "too few clean reference texts", code="REFERENCE-FEW", got=len(points),
-                allowed="10 or more", fix="give more clean dev texts",
-            )  # fmt: skip
+        if len(points) < FEWEST:
+            raise too_few(len(points), FEWEST)
         dims = points.shape[1]
         means = np.stack(
             [(points[classes == c] if (classes == c).any() else points).mean(0)
@@ -77,7 +83,7 @@ class ClassGaussians:
         precisions = []
         for c in range(n_classes):
             mine = classes == c
-            few = mine.sum() < max(MOST_POOLED * dims if pool else 0, 10)
+            few = mine.sum() < max(MOST_POOLED * dims if pool else 0, FEWEST)
             precisions.append(np.linalg.inv(pooled if few else ledoit_wolf(centred[mine])))
         return cls(means, np.stack(precisions))
 
@@ -106,9 +112,15 @@ class ClassNormals:
 
     @classmethod
     def fit(cls, values: Floats, classes: Ints, n_classes: int) -> ClassNormals:
-        """Fit on clean reference values (n,); a class with fewer than 10 takes those of all."""
+        """Fit on clean reference values (n,); a class with fewer than 10 takes those of all.
+
+        Raises:
+            ConfigError: ``REFERENCE-FEW`` below 10 values.
+        """
+        if len(values) < FEWEST:
+            raise too_few(len(values), FEWEST)
         groups = [values[classes == c] for c in range(n_classes)]
-        groups = [mine if len(mine) >= 10 else values for mine in groups]
+        groups = [mine if len(mine) >= FEWEST else values for mine in groups]
         return cls(
             np.array([mine.mean() for mine in groups]),
             np.array([max(float(mine.std()), 1e-9) for mine in groups]),

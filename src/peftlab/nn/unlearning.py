@@ -183,16 +183,23 @@ def restore(model: Any, base: State, state: State) -> None:
 
 
 def flatten(states: Sequence[State]) -> State:
-    """Return one flat mapping ``"<number>/<weight>"`` of all snapshots, for safetensors."""
+    """Return one flat mapping ``"<number>.<weight>"`` of all snapshots, for safetensors."""
     return {f"{k}.{name}": t.contiguous() for k, s in enumerate(states) for name, t in s.items()}
 
 
 def unflatten(flat: State, count: int) -> list[State]:
-    """Return the ``count`` snapshots that ``flatten`` joined; ValueError for any other key."""
+    """Return the ``count`` snapshots that ``flatten`` joined.
+
+    Raises:
+        ValueError: for any other key, and when the snapshots are not all of the same weights.
+    """
     states: list[State] = [{} for _ in range(count)]
     for key, tensor in flat.items():
         number, _, name = key.partition(".")
         if not number.isdigit() or int(number) >= count:
             raise ValueError(key)
         states[int(number)][name] = tensor
+    for number, state in enumerate(states):
+        if not state or state.keys() != states[0].keys():
+            raise ValueError(f"snapshot {number} lacks weights")
     return states

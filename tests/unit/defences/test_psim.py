@@ -356,8 +356,9 @@ def test_official_score_and_threshold(context, reviews):
 
 def test_too_few_reference_texts(context):
     with pytest.raises(ConfigError) as caught:
-        psim(checkpoints=[1]).fit(replace(context, reference=context.reference.pick(range(9))))
-    assert caught.value.code == "REFERENCE-FEW"
+        psim(checkpoints=[1]).fit(replace(context, reference=context.reference.pick(range(12))))
+    assert (caught.value.code, caught.value.got) == ("REFERENCE-FEW", 12)
+    psim(checkpoints=[1]).fit(replace(context, reference=context.reference.pick(range(13))))
 
 
 @pytest.mark.parametrize("steps", [[], [0, 5], [5, 5], [9, 3], [100_001], list(range(1, 66))])
@@ -373,6 +374,39 @@ def test_files_of_another_guard_are_refused(context, tmp_path):
     defence.save(tmp_path)
     with pytest.raises(InputRejected) as caught:
         psim(checkpoints=[1], family="lora").load(tmp_path, context.load_base)
+    assert caught.value.code == "PSIM-STATE"
+
+
+@pytest.mark.parametrize("change", ["a look is missing", "other name", "other shape", "no steps"])
+def test_snapshots_that_lack_something_are_refused(context, tmp_path, change):
+    from safetensors.torch import load_file, save_file
+
+    defence = psim(checkpoints=[1, 2], family="lora")
+    defence.fit(context)
+    defence.save(tmp_path)
+    flat = load_file(tmp_path / "identifier0.safetensors")
+    name = min(flat)
+    if change == "a look is missing":
+        flat = {key: tensor for key, tensor in flat.items() if key.startswith("0.")}
+    elif change == "other name":
+        flat = {key.replace("lora_A", "lora_C"): tensor for key, tensor in flat.items()}
+    elif change == "other shape":
+        flat[name] = flat[name][:1]
+    else:
+        about = json.loads((tmp_path / "psim.json").read_text())
+        del about["steps"]
+        (tmp_path / "psim.json").write_text(json.dumps(about))
+    save_file(
+        {key: tensor.clone() for key, tensor in flat.items()}, tmp_path / "identifier0.safetensors"
+    )
+    again = psim(checkpoints=[1, 2], family="lora")
+
+    def load_and_score():
+        again.load(tmp_path, context.load_base)
+        again.score(["a text"])
+
+    with pytest.raises(InputRejected) as caught:
+        load_and_score()
     assert caught.value.code == "PSIM-STATE"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +189,17 @@ def test_a_class_without_calibration_texts_is_refused_at_the_fit(tiny, reviews, 
     with pytest.raises(ConfigError, match="0 clean samples predicted as class 1") as caught:
         Guard.fit(str(tmp_path), reviews, "psim", options)
     assert caught.value.code == "CAL-FEW"
+
+
+def test_a_base_without_a_head_is_said_in_python_too(learned, reviews):
+    with pytest.warns(UserWarning, match="no trained classification head"):
+        Guard.fit("builtin:encoder", reviews, "onion", {"alpha": 0.1})
+    said = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Guard.fit("builtin:encoder", reviews, "onion", {"alpha": 0.1}, progress=said.append)
+        Guard.fit(str(learned), reviews, "onion", {"alpha": 0.1}, allow_poisoned=True)
+    assert "no trained classification head" in said[0]
 
 
 def test_a_guard_of_a_bare_language_model_brings_its_prompt(reviews, tmp_path):

@@ -53,6 +53,15 @@ def test_the_recipes_that_ship_are_valid(path):
     assert load_recipe(path).name == path.stem
 
 
+def test_one_attack_of_a_recipe_takes_along_what_was_said_of_the_others():
+    values = {**TWO, "chosen_on": ["badnets"], "control_tuners": ["lora"]}
+    assert make_recipe(values, ["attack=synrule"]).chosen_on == ()
+    assert make_recipe(values, ["attack=synrule,badnets"]).chosen_on == ("badnets",)
+    assert make_recipe(values, ["chosen_on=synrule, badnets"]).chosen_on == ("synrule", "badnets")
+    assert make_recipe(values, ["control_tuners=prefix"]).control_tuners == ("prefix",)
+    assert refused(values, "chosen_on=sos").code == "RECIPE-VALUE"
+
+
 def test_a_resolved_recipe_resolves_to_itself():
     recipe = make_recipe(TWO)
     assert make_recipe(recipe.model_dump(mode="json")) == recipe

@@ -27,7 +27,7 @@ def looks(n, seed, shift=0.0, steps=4):
     sign = np.where(np.arange(n) % 2, 1.0, -1.0)
     gap = sign[:, None] * (3.0 + rng.normal(0, 0.5, (n, steps)))
     gap[:, 2] += sign * shift
-    return look_of(np.stack([-gap / 2, gap / 2], axis=2), (sign > 0).astype(np.int64))
+    return look_of([np.stack([-gap / 2, gap / 2], axis=2)], (sign > 0).astype(np.int64))
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_all_scores_follow_from_the_looks_that_are_kept(whole, place):
     assert len(files) == len(whole["units"])
     for file in files:
         kept = load_file(file)
-        groups = {name: look_of(x, x[:, 0].argmax(axis=1)) for name, x in kept.items()}
+        groups = {name: look_of([x], x[:, 0].argmax(axis=1)) for name, x in kept.items()}
         again = curves(Seen(**groups), 2)
         found = json.loads((file.parent / work.FILE).read_text())
         for name in ("gap", "trajectory"):

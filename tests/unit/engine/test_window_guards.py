@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from peftlab.core.errors import ConfigError
 from peftlab.core.seeds import stream
@@ -109,6 +109,26 @@ def test_what_is_not_there_does_not_count(units):
     assert guard_table(recipe, []) == []
 
 
+def test_a_mean_without_a_seed_is_no_rival(units):
+    def is_hard(unit):
+        return (unit["variant"], unit["attack"], unit["seed"]) == ("slow", "insent", 0)
+
+    rows = guard_table(make_window_recipe(VALUES), [pair for pair in units if not is_hard(pair[0])])
+    assert {row["guard"] for row in rows if row["chosen"]} == {"fast"}
+    assert {row["n"] for row in rows} == {1, 2}
+
+
+def test_too_few_texts_for_1_per_cent_leave_the_rates_at_5(units):
+    for _, file in units:
+        kept = load_file(file)
+        save_file({**kept, "calibration": kept["calibration"][:60]}, file)
+    rows = guard_table(make_window_recipe(VALUES), units)
+    looking = [row for row in rows if row["guard"] != UNTOUCHED]
+    assert len(looking) == 9
+    assert all(row["tpr_01"] is None and row["tpr_05"]["mean"] >= 0 for row in looking)
+    assert {row["guard"] for row in rows if row["chosen"]} == {"slow"}
+
+
 @pytest.mark.parametrize(
     "guard",
     [{"looks": [2, 3]}, {"looks": [0, 2]}, {"looks": [8, 2]}, {"looks": []}, {"looks": 2}, 5,
@@ -144,4 +164,9 @@ def test_set_leaves_out_guards_that_it_takes_the_looks_from():
 
     assert left("variant=slow") == [((2, 8), ())]
     assert left("steps=0,2,4") == []
+    with pytest.raises(ConfigError):  # takes nothing away, so a guard must be sound
+        make_window_recipe(
+            {**VALUES, "guard": [{"looks": [2], "together": ["slaw"]}]},
+            ["variant.options.batch=16"],
+        )
     assert len(left("seeds=[0]")) == 2

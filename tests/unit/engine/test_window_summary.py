@@ -104,6 +104,13 @@ def test_the_choice_looks_at_the_first_attack_only():
     assert best["common"] == [[pytest.approx(8), pytest.approx(12)]]
 
 
+def test_a_mean_without_a_seed_is_no_rival():
+    units = [
+        unit("b", "a", "x", 0, WIDE), unit("b", "a", "y", 0, NARROW), unit("b", "a", "y", 1, NARROW)
+    ]  # fmt: skip
+    assert {each["variant"] for each in choices(units, 0.8)} == {"y"}
+
+
 def test_ties_go_to_the_rate_over_all_steps():
     # as wide, and more is found elsewhere
     units = [unit("b", "a", "x", 0, NARROW), unit("b", "a", "y", 0, [0.0, 1.0, 0.0, 0.0, 0.7])]

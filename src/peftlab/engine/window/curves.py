@@ -115,6 +115,6 @@ def _round(value: float | None) -> float | None:
     return None if value is None else round(value, DIGITS)
 
 
-def look_of(logits: Floats, predicted: Ints) -> Look:
-    """Return what was seen of n texts by one identifier, without hidden states."""
-    return Look([logits], np.zeros((len(logits), 0)), predicted)
+def look_of(logits: list[Floats], predicted: Ints) -> Look:
+    """Return what was seen of n texts, one array an identifier, without hidden states."""
+    return Look(logits, np.zeros((len(predicted), 0)), predicted)

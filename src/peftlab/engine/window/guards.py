@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from peftlab.engine.window.curves import Seen, judge
+from peftlab.engine.window.curves import Seen, judge, look_of
 from peftlab.engine.window.plan import is_control
 from peftlab.engine.window.recipe import GuardChoice, WindowRecipe
 from peftlab.engine.window.summary import Row, Unit, ends
-from peftlab.nn.evidence import Evidence, Kind, Look
+from peftlab.nn.evidence import Evidence, Kind
 
 EVIDENCE: tuple[Kind, ...] = ("resistance", "path")
 CHOSEN_ON = 2  # attacks
@@ -38,7 +38,8 @@ def guard_table(recipe: WindowRecipe, units: Iterable[tuple[Unit, Path]]) -> lis
     Args:
         recipe: says which guards.
         units: each with the file of its looks. A seed in which a guard lacks a way to un-learn, or
-            clean texts for a threshold, does not count.
+            clean texts for a threshold at 5 %, does not count; too few for 1 % leave ``tpr_01``
+            None.
     """
     groups: dict[tuple[str, str, bool], dict[int, dict[str, Path]]] = {}
     starts: dict[tuple[str, str, bool], dict[int, Unit]] = {}
@@ -59,8 +60,12 @@ def guard_table(recipe: WindowRecipe, units: Iterable[tuple[Unit, Path]]) -> lis
 def _untouched(seeds: Mapping[int, Unit]) -> list[Row]:
     """Return what the gap finds at step 0, where all ways to un-learn are the same."""
     rates = [{name: gap[name][0] for name in RATES} for gap in seeds.values()]
-    known = [rate for rate in rates if None not in rate.values()]
+    known = [rate for rate in rates if _whole(rate)]
     return [_row(UNTOUCHED, (), 1, known)] if known else []
+
+
+def _whole(rate: Row) -> bool:
+    return all(value is not None for name, value in rate.items() if name != "tpr_01")
 
 
 def _row(name: str, looks: Sequence[int], passes: int, rates: Sequence[Row]) -> Row:
@@ -69,7 +74,10 @@ def _row(name: str, looks: Sequence[int], passes: int, rates: Sequence[Row]) -> 
         "looks": list(looks),
         "passes": passes,
         "n": len(rates),
-        **{rate: ends([each[rate] for each in rates]) for rate in RATES},
+        **{
+            rate: None if None in (found := [each[rate] for each in rates]) else ends(found)
+            for rate in RATES
+        },
         "chosen": False,
     }
 
@@ -85,7 +93,7 @@ def _rows(recipe: WindowRecipe, seeds: Mapping[int, Mapping[str, Path]]) -> list
                 rate
                 for known in read.values()
                 if all(name in known for name in names)
-                and (rate := _rates([known[name] for name in names], at)) is not None
+                and _whole(rate := _rates([known[name] for name in names], at))
             ]
             if rates:
                 passes = 1 + len(names) * len(guard.looks)
@@ -97,27 +105,25 @@ def _ways(recipe: WindowRecipe, guard: GuardChoice) -> list[tuple[str, ...]]:
     return [guard.together] if guard.together else [(one.label,) for one in recipe.variant]
 
 
-def _rates(parts: Sequence[Mapping[str, Any]], at: Sequence[int]) -> dict[str, float] | None:
-    """Return the rates of one guard on one poisoned base; None without a threshold at 1 %."""
+def _rates(parts: Sequence[Mapping[str, Any]], at: Sequence[int]) -> Row:
+    """Return the rates of one guard on one poisoned base, None where clean texts are too few."""
     seen = Seen(**{
-        group: Look(
-            [part[group][:, at].astype(np.float64) for part in parts],
-            np.zeros((len(first), 0)),
-            first[:, 0].argmax(axis=1),
+        group: look_of(
+            [part[group][:, at].astype(np.float64) for part in parts], first[:, 0].argmax(axis=1)
         )
         for group, first in parts[0].items()
     })  # fmt: skip
     n_classes = parts[0]["reference"].shape[2]
     evidence = Evidence.fit(seen.reference, EVIDENCE, n_classes)
     found = judge(evidence.score, seen)
-    known = {name: value for name in RATES if (value := found[name]) is not None}
-    return known if len(known) == len(RATES) else None
+    return {name: found[name] for name in RATES}
 
 
 def _choose(rows: Sequence[Row], attacks: Sequence[str]) -> None:
     """Mark, on each base, the guard with the highest rate at 5 % on ``attacks``.
 
-    Of equals the highest at 1 %, then the fewest passes. Guards that lack an attack are left out.
+    Of equals the highest at 1 %, then the fewest passes. Guards that lack an attack, or a seed
+    that another has, are left out: a mean without the hardest seed is no rival.
     """
     for base in dict.fromkeys(row["base"] for row in rows):
         own = [row for row in rows if row["base"] == base and not row["control"]]
@@ -125,9 +131,11 @@ def _choose(rows: Sequence[Row], attacks: Sequence[str]) -> None:
         for row in own:
             if row["looks"]:
                 guards.setdefault((row["guard"], *row["looks"]), []).append(row)
+        seeds = max((row["n"] for row in own), default=0)
         whole = [
-            each for each in guards.values() if set(attacks) <= {row["attack"] for row in each}
-        ]
+            each for each in guards.values()
+            if set(attacks) <= {row["attack"] for row in each if row["n"] == seeds}
+        ]  # fmt: skip
         if not whole:
             continue
         for row in max(whole, key=lambda each: _worth(each, attacks)):
@@ -136,5 +144,8 @@ def _choose(rows: Sequence[Row], attacks: Sequence[str]) -> None:
 
 def _worth(rows: Sequence[Row], attacks: Sequence[str]) -> tuple[float, float, int]:
     known = [row for row in rows if row["attack"] in attacks]
-    at_5, at_1 = (round(fmean(row[name]["mean"] for row in known), 6) for name in RATES[:2])
+    at_5, at_1 = (
+        round(fmean(row[name]["mean"] if row[name] else 0.0 for row in known), 6)
+        for name in RATES[:2]
+    )
     return at_5, at_1, -rows[0]["passes"]

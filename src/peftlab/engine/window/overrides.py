@@ -46,7 +46,7 @@ def override(
 
 def takes_looks(text: str) -> bool:
     """Return whether an override may take steps or ways to un-learn from a recipe."""
-    return _head(text) in {"steps", "variant"}
+    return text.partition("=")[0].strip() in {"steps", "variant"}
 
 
 def _head(text: str) -> str:

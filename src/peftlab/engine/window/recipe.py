@@ -127,9 +127,9 @@ def _variant(given: object, where: str) -> dict[str, Any]:
     parsed = parse_options(psim_options(), options, name).model_dump(mode="json")
     if parsed["family"] not in RATES:
         raise ConfigError(
-            f"{name} does not say what un-learns",
+            f"{name}: a way to un-learn is one family",
             code="RECIPE-VALUE", got=f"family = {options.get('family')!r}",
-            allowed=", ".join(RATES), fix='write options = {family = "lora"}',
+            allowed=", ".join(RATES), fix="list the two as variants, and a guard over both",
         )  # fmt: skip
     resolved = {key: parsed[key] for key in IDENTIFIER}
     if resolved["lr"] is None:

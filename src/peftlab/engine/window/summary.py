@@ -149,19 +149,22 @@ def choices(units: Iterable[Unit], bar: float) -> list[Row]:
 
     A choice is made on the first attack alone (widest mean window, then highest mean TPR) and
     marked ``chosen``; the others only show what it is worth there (psim.md 13.6). ``common`` are
-    the windows that all attacks and seeds share. Variants that lack an attack are left out.
+    the windows that all attacks and seeds share. Variants that lack an attack, or a seed that
+    another has, are left out.
     """
     own = [unit for unit in _measured(units) if not unit["control"]]
     attacks = list(dict.fromkeys(unit["attack"] for unit in own))
-    table = [row for row in width_table(own, bar) if not row["control"]]
+    table = width_table(own, bar)
     found = []
     for (base,), members in _groups(own, "base").items():
         rows = []
+        seeds = max(row["n"] for row in table if row["base"] == base)
         for (variant,), mine in _groups(members, "variant").items():
             for score in SCORES:
                 known = {
                     row["attack"]: row for row in table
-                    if (row["base"], row["variant"], row["score"]) == (base, variant, score)
+                    if (row["base"], row["variant"], row["score"], row["n"])
+                    == (base, variant, score, seeds)
                 }  # fmt: skip
                 if set(known) == set(attacks):
                     row = _choice([known[attack] for attack in attacks])

@@ -74,7 +74,7 @@ def _path(key: dict[str, Any], base: Path, folder: Path, data: TaskData) -> dict
     spent = time.process_time() - started
     parts = np.split(logits, np.cumsum([len(group) for group in groups.values()])[:-1])
     looks = {
-        name: look_of(part, part[:, 0].argmax(axis=1))
+        name: look_of([part], part[:, 0].argmax(axis=1))
         for name, part in zip(groups, parts, strict=True)
     }
     found = {

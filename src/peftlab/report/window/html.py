@@ -86,7 +86,7 @@ def _guards(found: Windows, base: str) -> list[dict[str, Any]]:
                     "rate": percent(one.tpr),
                     "range": f"[{100 * one.tpr_low:.0f}-{100 * one.tpr_high:.0f}]"
                     if one.n > 1 else "",
-                    "rate_01": percent(one.tpr_01),
+                    "rate_01": percent(finite(one.tpr_01)),
                 }
                 for attack in found.names("attack")
             ],
