@@ -6,14 +6,14 @@ pathway down directly, so a triggered input moves *differently*. The published r
 the end, and flags ``max softmax >= 0.7`` (Zhao et al., arXiv 2402.12168; ``compat="official"``).
 
 Ours looks early and at the whole path. Let g_k(x) be the logit gap at checkpoint k and c the class
-that the base predicts. Three kinds of evidence, each against clean reference texts of class c:
+that the base predicts. Kinds of evidence, each against clean reference texts of class c:
 
     resistance  sum over identifiers of  gap to c at the first checkpoint - half the gap at 0
                 (one-sided: a trigger's confidence outlives that of words)
     path        sum over identifiers of  log (v - mu_c)^T S_c^{-1} (v - mu_c),  v = (g_0 ... g_K)
                 (either direction: a soft backdoor is abnormally unsure)
-    hidden      the same distance of the untouched base's penultimate hidden state
-                (sees some of what no confidence path sees, such as syntactic triggers)
+    hidden      the same distance of the untouched base's penultimate hidden state; not by default:
+                it was a third part once, and only blurs the other two since they look earlier
 
     score(x) = sum over evidence of  -log P(evidence of a clean text >= evidence of x)
 
@@ -95,8 +95,8 @@ class PsimOptions(GuardOptions):
         source="psim-trajectory.md rule 4",
     )  # fmt: skip
     evidence: tuple[Literal["resistance", "path", "hidden"], ...] = option(
-        ("resistance", "path", "hidden"), "what the trajectory score sums",
-        source="psim-trajectory.md (path); ours (resistance, hidden)",
+        ("resistance", "path"), "what the trajectory score sums",
+        source="psim-trajectory.md (path); ours (resistance, hidden); docs/results.md",
     )  # fmt: skip
     checkpoints: tuple[int, ...] = option(
         (4, 12), "steps at which the path is looked at (0 always is)",

@@ -327,7 +327,10 @@ def test_delta_and_trusted_go_together(context):
 @pytest.mark.full
 def test_hidden_states_and_members_change_the_score(context, reviews):
     scores = []
-    for options in ({}, {"evidence": ("path",)}, {"members": 2}, {"labels": "uniform"}):
+    every = ("resistance", "path", "hidden")
+    for options in (
+        {}, {"evidence": every}, {"evidence": ("path",)}, {"members": 2}, {"labels": "uniform"},
+    ):  # fmt: skip
         defence = psim(checkpoints=[2, 4], **options)
         defence.fit(context)
         scores.append(defence.score(reviews.test.texts).values)
