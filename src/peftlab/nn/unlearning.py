@@ -199,7 +199,6 @@ def unflatten(flat: State, count: int) -> list[State]:
         if not number.isdigit() or int(number) >= count:
             raise ValueError(key)
         states[int(number)][name] = tensor
-    for number, state in enumerate(states):
-        if not state or state.keys() != states[0].keys():
-            raise ValueError(f"snapshot {number} lacks weights")
+    if any(not state or state.keys() != states[0].keys() for state in states):
+        raise ValueError("snapshots of different weights")
     return states
