@@ -13,7 +13,7 @@ from pathlib import Path
 
 from peftlab.report.read import DASH, read_cells
 from peftlab.report.results import Group, group
-from peftlab.report.table import markdown, number, range_of
+from peftlab.report.table import markdown, markdown_table, number, range_of
 
 MEASURED = Path(__file__).resolve().parent / "measured"
 PLACE = re.compile(r"(<!-- table: (\S+) (\S+) (\S+) -->\n)(?:\|.*\n)*")
@@ -40,9 +40,12 @@ def _mean(one: Group, metric: str) -> str:
     return DASH if found is None else number(metric, found)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in (head, *rows)]
-    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]]) + "\n"
+def _poisoned(groups: Sequence[Group], kind: str, label: str) -> list[Group]:
+    """Return the guarded combinations of one tuner or attack."""
+    return [
+        one for one in groups
+        if getattr(one, kind) == label and one.defence != "none" and not one.control
+    ]  # fmt: skip
 
 
 def _names(groups: Sequence[Group], field: str) -> list[str]:
@@ -54,10 +57,9 @@ def guards(groups: Sequence[Group], tuner: str) -> str:
     metrics = {**BEFORE, **RATES, "auroc": "AUROC"}
     rows = [
         [one.attack, one.defence, *(_spread(one, metric) for metric in metrics)]
-        for one in groups
-        if one.tuner == tuner and one.defence != "none" and not one.control
+        for one in _poisoned(groups, "tuner", tuner)
     ]
-    return _table(["attack", "guard", *metrics.values()], rows)
+    return markdown_table(["attack", "guard", *metrics.values()], rows, names=2)
 
 
 def tuners(groups: Sequence[Group], defence: str) -> str:
@@ -73,7 +75,8 @@ def tuners(groups: Sequence[Group], defence: str) -> str:
         ]
         for tuner in _names(own, "tuner")
     ]
-    return _table(["tuner", *(f"{a}: CA, ASR, ASR behind {defence}" for a in attacks)], rows)
+    head = ["tuner", *(f"{attack}: CA, ASR, ASR behind {defence}" for attack in attacks)]
+    return markdown_table(head, rows, names=1)
 
 
 def control(groups: Sequence[Group], tuner: str) -> str:
@@ -85,7 +88,7 @@ def control(groups: Sequence[Group], tuner: str) -> str:
         [name, *(_mean(found[name, attack], "auroc") for attack in attacks)]
         for name in _names(own, "defence")
     ]
-    return _table(["detector", *attacks], rows)
+    return markdown_table(["detector", *attacks], rows, names=1)
 
 
 def variants(groups: Sequence[Group], attack: str) -> str:
@@ -93,10 +96,9 @@ def variants(groups: Sequence[Group], attack: str) -> str:
     metrics = {"auroc": "AUROC", **RATES, "asr_def": "ASR behind"}
     rows = [
         [one.defence, *(_spread(one, metric) for metric in metrics)]
-        for one in groups
-        if one.attack == attack and one.defence != "none" and not one.control
+        for one in _poisoned(groups, "attack", attack)
     ]
-    return _table(["variant", *metrics.values()], rows)
+    return markdown_table(["variant", *metrics.values()], rows, names=1)
 
 
 VIEWS: dict[str, Callable[[Sequence[Group], str], str]] = {
@@ -109,7 +111,7 @@ def with_tables(text: str) -> str:
 
     def fill(match: re.Match[str]) -> str:
         results = json.loads((MEASURED / f"{match[2]}.json").read_text(encoding="utf-8"))
-        return match[1] + VIEWS[match[3]](group(read_cells(results)), match[4])
+        return match[1] + VIEWS[match[3]](group(read_cells(results)), match[4]) + "\n"
 
     return PLACE.sub(fill, text)
 
