@@ -167,9 +167,8 @@ def _unit(row: Mapping[str, Any], n: int) -> Unit:
 
 
 def _spans(value: object) -> Spans:
-    pairs = _listed(value)
     found = []
-    for pair in pairs:
+    for pair in _listed(value):
         ends = [finite(end) for end in _listed(pair)]
         if len(ends) == 2 and ends[0] is not None and ends[1] is not None:
             found.append((ends[0], ends[1]))
@@ -214,11 +213,10 @@ def _guard(row: Mapping[str, Any]) -> Guard:
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    numbers = (int, float)
     return {
         **{key: clean_text(value) for key, value in row.items() if isinstance(value, str)},
         **{key: value for key, value in row.items()
-           if isinstance(value, numbers) and finite(value) is not None},
+           if isinstance(value, int | float) and finite(value) is not None},
         "common": _spans(row.get("common")),
         **{key: row.get(key) is True for key in ("control", "chosen")},
         **{key: mapping(row.get(key)) for key in ("ca", "asr")},
