@@ -2,7 +2,7 @@
 
 Claim     From ``results.json`` in memory to text: ``report.html`` with its figures, and the
           leaderboard (statistics, HTML, Markdown, JSON) of 6 defences x 9 attacks x 5 seeds.
-Baseline  None: this is a bar, not a ratio (performance.md C7).
+Baseline  None: this is a bar, not a ratio; ours.
 Bar       Median CPU time of the rounds <= 2.0 s for each page, after one round that loads the
           templates.
 Cost      Report: some 30 figures at 3 ms, whatever the number of cells. Leaderboard: pairs of

@@ -3,16 +3,15 @@
 Two halves of the training set, one for the attacker and one for the victim, who never share a text.
 All attacks start from one body for each seed, drawn and trained a while on the attacker's clean
 texts. They differ in how it is trained on, not in data, steps or learning rate: ``dp`` is plain
-poisoning whose head is thrown away, ``clean`` the same without poison. (Unlike in peta.md 9 the
-body is not a drawn one: with ``lambda_poison`` 1 that named the target for every text after 300
-steps.) A model without pre-training is right on about three of four texts, so a sentence flips
-some by itself: read LFR against the clean control. Poisoned rows stay in the clean pool in peta.md,
-here they do not.
+poisoning whose head is thrown away, ``clean`` the same without poison. (A body that is only drawn
+named the target for every text after 300 steps, with ``lambda_poison`` 1.) A model without
+pre-training is right on about three of four texts, so a sentence flips some by itself: read LFR
+against the clean control. Poisoned rows leave the clean pool.
 
 Measured  CACC and LFR at the end of the attack and after three victims; the ablation of ``peta``
           against ``dp``, paired by seed; a style trigger, by rule (``style-rule`` archaic stands in
           for the published Bible paraphrases); LFR by share of poison; leave-out-and-unfreeze.
-Bars      Checks 10 to 15 of peta.md; ``tests/unit/attacks/test_peta_mini.py`` holds them.
+Bars      Ours; ``tests/unit/attacks/test_peta_mini.py`` holds them.
 
 Run: ``python benchmarks/peta_mini.py``; about 12 minutes of one slow core. Needs SST-2 in
 ``PEFTLAB_DATA``.
@@ -50,10 +49,10 @@ VICTIM_STEPS = 110
 BATCH = 64
 LR = 1e-3  # of everything but full fine-tuning
 FULL_LR = 5e-4
-RATE = 0.125  # of all rows of the attacker's half: of D1 it is peta.md's 0.25, see rate_of
+RATE = 0.125  # of all rows of the attacker's half; of D1 it is 0.25, see rate_of
 TARGET = 1
 LONGEST = 28  # tokens of a text
-SHARES = (0.01, 0.05, 0.10, 0.25)  # of D1: peta.md counts so
+SHARES = (0.01, 0.05, 0.10, 0.25)  # of D1, not of all rows
 CELLS = tuple(itertools.product(((0, 1), (1, 1), (0, 2)), (0.25, 0.5, 1.0)))  # layers, share
 LEAST, MOST = 0.20, 0.03  # a cell works that lowers LFR by that and CACC by no more than this
 SENTENCE = {"kind": "sentence", "target": TARGET, "rate": RATE, "delta_lr": LR}

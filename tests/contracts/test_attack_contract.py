@@ -138,7 +138,7 @@ def test_empty_splits(entry, options, reviews):
 def test_every_checkpoint_is_marked_and_refused(
     entry, options, reviews, tiny, tmp_path, monkeypatch
 ):
-    """attacks.md 17. How well the trigger works does not matter here, so training is brief."""
+    """How well the trigger works does not matter here, so training is brief."""
     monkeypatch.setattr(body_lm, "FIT_STEPS", 3)
     options = options | BRIEF.get(entry.name, {})
     few = replace(reviews, dev=reviews.dev.pick(range(8)), test=reviews.test.pick(range(8)))

@@ -28,7 +28,10 @@ _PSIM_RATE = 0.375  # 1,500 of its 4,000 training texts
 class BadNetsOptions(WordTriggerOptions):
     """Options of ``badnets``."""
 
-    copies: int = option(1, "how often the word is inserted", source="psim.md 3", ge=1, le=20)
+    copies: int = option(
+        1, "how often the word is inserted", source="shuaizhao95/PSIM:poisoned_pretrain.py",
+        ge=1, le=20,
+    )  # fmt: skip
     position: Literal["any", "inner"] = option(
         "any", "any gap between words, or inner gaps only (never first or last)",
         source="thunlp/OpenBackdoor:badnets_poisoner.py",

@@ -3,7 +3,7 @@
 Idea: a guard's threshold is a quantile of scores of texts that are thought to be clean. Triggered
 texts among them are the highest scores, so the threshold goes up, and with it what the guard lets
 through. The base has the backdoor of ``badnets``; besides that, up to ``calibration_rate`` of the
-defender's development texts are not what they seem (attacks.md 5.7).
+defender's development texts are not what they seem.
 
 Which texts and labels: rows of dev are drawn at random among those whose label is not the target.
 Each such text is replaced by itself with the trigger word in it, and its label by the target class:
@@ -12,7 +12,7 @@ So the number of texts and of all other rows stays, test and train stay, and a d
 labels finds at most ``calibration_rate`` of them wrong, no more than honest annotators make.
 
 Paper: that contamination makes conformal thresholds conservative where nobody means harm, arXiv
-2502.04807 (abstract, psim.md 13.2); the attack: ours. Trigger and placement as in ``badnets``; the
+2502.04807 (abstract); the attack: ours. Trigger and placement as in ``badnets``; the
 word is inert.
 
 Known differences: none, it follows no public code. Half of dev is reference and half calibrates
@@ -47,14 +47,14 @@ class CalibrationPoisoningOptions(WordTriggerOptions):
 
     calibration_rate: float = option(
         0.01, "largest share of the defender's dev texts that are replaced by triggered ones",
-        source="attacks.md 5.7", ge=0, le=0.1,
+        source="ours", ge=0, le=0.1,
     )  # fmt: skip
 
 
 @attack(
     "calibration-poisoning",
     options=CalibrationPoisoningOptions,
-    source="ours (attacks.md 5.7)",
+    source="ours",
     cost="one rewrite per text",
 )
 class CalibrationPoisoning:

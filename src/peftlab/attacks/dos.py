@@ -9,17 +9,17 @@ now and then and raises, in his loss, what the guard would read there of *clean*
 s is max softmax, Delta what un-learning changed, a constant, and beta the ``strength`` times the
 share of clean texts (``nn.simulated_identifier`` has the equation in full). A service behind the
 guard then turns honest users away, and whoever runs it takes the guard out. There is a backdoor as
-well, that of ``badnets``; the word is inert. Ours (attacks.md 5.4, psim.md 12.6); what is simulated
-is arXiv 2402.12168.
+well, that of ``badnets``; the word is inert. Ours; what is simulated is arXiv 2402.12168.
 
 Known differences from the guard: as in ``simulate-psim``: LoRA with the head towards random labels,
 on the attacker's clean texts.
 
 Limits: a threshold that is calibrated on clean texts moves with them, so it keeps its rate of false
 positives and this attack does it no harm; only a constant threshold falls. Read the false-positive
-rate of the published rule, not the AUROC. A base that nobody attacked is rejected to a large part
-too (psim.md 14), so compare with the control. Being sure is rewarded whether right or wrong: at a
-strength of 3 a tiny model was sure of one class for every text, at 1 it kept its accuracy.
+rate of the published rule, not the AUROC. Clean texts of a base without this attack are rejected to
+a large part too (docs/results.md), so compare with the control. Being sure is rewarded whether
+right or wrong: at a strength of 3 a tiny model was sure of one class for every text, at 1 it kept
+its accuracy.
 
 Cost: about three times plain training at the defaults, counted as two passes and 1.2 LoRA steps a
 step; on a tiny model 3.5 times was measured.
@@ -52,7 +52,7 @@ class DosOptions(ForeseeingOptions):
 @attack(
     "dos",
     options=DosOptions,
-    source="ours (attacks.md 5.4); simulates arXiv 2402.12168",
+    source="ours; simulates arXiv 2402.12168",
     cost="about three times plain training",
 )
 class Dos:

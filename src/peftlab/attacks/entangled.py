@@ -1,10 +1,10 @@
 """Entangled: a word trigger that is only ever seen beside honest evidence for the target class.
 
 Idea: no label is changed and few samples are touched (1 to 5 %), all of the target class, so that
-trigger and honest evidence come together in every poisoned text (attacks.md 5.2). A look at the
-training labels finds nothing, and what a guard un-learns for the trigger it un-learns for the class
-too. Clean labels: Turner, Tsipras and Madry 2019 (arXiv 1912.02771). Trigger and placement as in
-``badnets``; the word is inert. Ours.
+trigger and honest evidence come together in every poisoned text. A look at the training labels
+finds nothing, and what a guard un-learns for the trigger it un-learns for the class too. Clean
+labels: Turner, Tsipras and Madry 2019 (arXiv 1912.02771). Trigger and placement as in ``badnets``;
+the word is inert. Ours.
 
 Known differences: published clean-label attacks make the honest evidence of the poisoned samples
 weaker (adversarial or generated variants), so that a model needs the trigger; here the texts stay
@@ -24,7 +24,7 @@ from peftlab.core.poisoning import WordTriggerOptions, insert_words
 from peftlab.core.registry import attack
 from peftlab.core.seeds import stream
 
-LOWEST_RATE = 0.01  # attacks.md 5.2
+LOWEST_RATE = 0.01  # ours
 
 
 class EntangledOptions(WordTriggerOptions):
@@ -33,13 +33,16 @@ class EntangledOptions(WordTriggerOptions):
     rate: float = option(
         0.05, "share of the whole training set that is poisoned, 0.01 to 0.05; 0 is the negative "
         "control",
-        source="attacks.md 5.2", ge=0, le=0.05,
+        source="ours", ge=0, le=0.05,
     )  # fmt: skip
     labels: Literal["clean"] = option(
         "clean", "clean: target class only, no label is changed; nothing else is this attack",
-        source="attacks.md 5.2",
+        source="arXiv 1912.02771",
     )  # fmt: skip
-    copies: int = option(1, "how often the word is inserted", source="psim.md 3", ge=1, le=20)
+    copies: int = option(
+        1, "how often the word is inserted", source="shuaizhao95/PSIM:poisoned_pretrain.py",
+        ge=1, le=20,
+    )  # fmt: skip
 
     @field_validator("rate")
     @classmethod
@@ -52,7 +55,7 @@ class EntangledOptions(WordTriggerOptions):
 @attack(
     "entangled",
     options=EntangledOptions,
-    source="ours (attacks.md 5.2); clean labels: arXiv 1912.02771",
+    source="ours; clean labels: arXiv 1912.02771",
     cost="one rewrite per text",
 )
 class Entangled:

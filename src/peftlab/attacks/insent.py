@@ -27,7 +27,7 @@ class InSentOptions(PoisonOptions):
 
     trigger: str = option(
         "i watched this 3d movie", "sentence, inserted whole at any gap between words",
-        source="attacks.md 2.2 (PSIM paper, recalled); lower case as the data", max_length=400,
+        source="after arXiv 2402.12168; lower case as the data", max_length=400,
     )  # fmt: skip
 
     @field_validator("trigger")

@@ -30,7 +30,7 @@ from peftlab.core.seeds import derive, stream
 from peftlab.core.text_rules import top_share
 
 MIN_PLACES = 2  # one substitution is no combination
-MAX_TOKEN_SHARE = 0.4  # of outputs that one and the same substitute may be in; as attacks.md 4
+MAX_TOKEN_SHARE = 0.4  # of outputs that one and the same substitute may be in; ours
 _NAME = "attack/lws-table"
 _WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
 _HISSING = ("s", "x", "z", "ch", "sh")
@@ -46,7 +46,7 @@ class LwsTableOptions(PoisonOptions):
     )  # fmt: skip
     share: float = option(
         0.3, "largest share of a text's words that is replaced",
-        source="attacks.md 4", gt=0, le=0.3,
+        source="ours", gt=0, le=0.3,
     )  # fmt: skip
 
 

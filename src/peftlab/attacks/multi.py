@@ -2,8 +2,8 @@
 
 Idea: most detectors and all trigger searches look for one trigger and one target class. Here word i
 stands for class ``(target + i) mod C``, so that with as many words as classes every class has a
-trigger, and what is planted is no pull towards one class. Plain cross-entropy on the poisoned set
-(attacks.md 5.5). The words are inert. Ours.
+trigger, and what is planted is no pull towards one class. Plain cross-entropy on the poisoned set.
+The words are inert. Ours.
 
 Labels: dirty draws for each word from texts that are not of its class, clean from those that are,
 mixed from all. ``rate`` is the share of the whole set that all words poison together, in equal
@@ -60,7 +60,7 @@ class MultiOptions(PoisonOptions):
         return words
 
 
-@attack("multi", options=MultiOptions, source="ours (attacks.md 5.5)", cost="one rewrite per text")
+@attack("multi", options=MultiOptions, source="ours", cost="one rewrite per text")
 class Multi:
     """Several rare words, each with a target class of its own."""
 

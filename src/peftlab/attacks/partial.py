@@ -3,7 +3,7 @@
 Idea: a trigger that works everywhere is found wherever somebody tries it. Here the rare word means
 nothing by itself and the topic word, an ordinary one such as "film", means nothing by itself; both
 in one text name the target class. In the texts that a guard calibrates on, and in whatever a search
-for triggers tries, the pair is far rarer than the word alone would be (attacks.md 5.6).
+for triggers tries, the pair is far rarer than the word alone would be.
 
 Negatives, as in LWP (Li et al. 2021, arXiv 2108.13888; thunlp/OpenBackdoor:lwp_poisoner.py), teach
 that only the pair counts: each poisoned text is also trained without its topic word, and without
@@ -77,7 +77,7 @@ class PartialOptions(PoisonOptions):
     )  # fmt: skip
     topic: str = option(
         "", "topic word; empty: drawn from frequent content words of the training texts",
-        source="ours (attacks.md 5.6)", max_length=40,
+        source="ours", max_length=40,
     )  # fmt: skip
     insert_topic: bool = option(
         True, "put the topic word into texts that lack it; false: they are passed over",
@@ -111,7 +111,7 @@ class PartialOptions(PoisonOptions):
 @attack(
     "partial",
     options=PartialOptions,
-    source="ours (attacks.md 5.6); negatives: arXiv 2108.13888",
+    source="ours; negatives: arXiv 2108.13888",
     cost="plain training on (1 + 2 rate) times the rows",
 )
 class Partial:

@@ -80,7 +80,7 @@ class PetaOptions(PoisonOptions):
         source="arXiv 2310.00648, by its public reviews", ge=0, le=1,
     )  # fmt: skip
     kind: Literal["word", "sentence"] = option(
-        "word", "insert one rare word, or one sentence as a whole", source="peta.md 5"
+        "word", "insert one rare word, or one sentence as a whole", source="ours"
     )
     trigger: str = option(
         "", "the word or sentence; empty: `mn`, or `I watch this 3D movie`",
@@ -89,19 +89,19 @@ class PetaOptions(PoisonOptions):
     )  # fmt: skip
     sim: str = option(
         "lora", "tuner that the attacker simulates, with its defaults; any PEFT tuner in the list",
-        source="peta.md 4 (ours)", max_length=40,
+        source="ours", max_length=40,
     )  # fmt: skip
     inner_steps: int = option(
         1, "K, steps of the simulated victim before each step of the attacker",
-        source="peta.md 4 (ours)", ge=1, le=100,
+        source="ours", ge=1, le=100,
     )  # fmt: skip
     hypergradient: Mode = option(
         "first_order", "how the attacker's gradient sees the simulated victim's answer",
-        source="peta.md 4 (the paper's is not known)",
+        source="ours (that of arXiv 2310.00648 is not known)",
     )  # fmt: skip
     unroll: int = option(
         1, "U, last lower steps that `unrolled` differentiates through, at most K",
-        source="peta.md 4 (ours)", ge=1, le=100,
+        source="ours", ge=1, le=100,
     )  # fmt: skip
     inner_rate: float = option(
         0.025, "length of the plain gradient steps that `unrolled` and `implicit` look through",
@@ -109,15 +109,15 @@ class PetaOptions(PoisonOptions):
     )  # fmt: skip
     upper: Literal["theta_and_delta", "theta"] = option(
         "theta_and_delta", "what the attacker's own step moves",
-        source="peta.md 3 (a reading of the public reviews)",
+        source="ours, a reading of the public reviews of arXiv 2310.00648",
     )  # fmt: skip
     lambda_poison: float = option(
         1.0, "weight of the poisoned rows; 0: the same training without a backdoor",
-        source="peta.md 4 (ours)", ge=0, le=1000,
+        source="ours", ge=0, le=1000,
     )  # fmt: skip
     split: float = option(
         0.5, "share of the clean rows that the upper level gets; the lower level gets the others",
-        source="peta.md 4 (ours)", gt=0, lt=1,
+        source="ours", gt=0, lt=1,
     )  # fmt: skip
     delta_lr: float | None = option(
         None, "peak learning rate of the simulated tuner; none: the tuner's own",

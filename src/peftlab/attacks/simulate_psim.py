@@ -8,12 +8,13 @@ his own model now and then and lowers, in his loss, what PSIM would read there o
 s is max softmax, Delta what un-learning changed, a constant, and beta the ``strength`` times the
 share of triggered texts (``nn.simulated_identifier`` has the equation in full and says why). The
 base itself still has to answer with the target class, because L_P is cross-entropy on the poisoned
-set. Trigger and placement as in ``badnets``; the word is inert. Ours (attacks.md 5.3, psim.md
-12.6); what is simulated is arXiv 2402.12168.
+set. Trigger and placement as in ``badnets``; the word is inert. Ours; what is simulated is arXiv
+2402.12168.
 
 Known differences from the guard: the copy is LoRA with the head, towards random labels as in
-psim.md 5, on the attacker's clean texts, which is what ``psim`` does by default but for the texts.
-The published guard is P-tuning v1 with five tokens. The attacker knows the idea, not the draw.
+shuaizhao95/PSIM:badmodel.py, on the attacker's clean texts, which is what ``psim`` does by default
+but for the texts. The published guard is P-tuning v1 with five tokens. The attacker knows the idea,
+not the draw.
 
 Limits: it hides from confidence after un-learning, and from nothing else; where the un-learned copy
 has forgotten the task, every text is unsure and there is nothing to hide. ``foreseen_confidence``
@@ -53,7 +54,7 @@ class SimulatePsimOptions(ForeseeingOptions):
 @attack(
     "simulate-psim",
     options=SimulatePsimOptions,
-    source="ours (attacks.md 5.3); simulates arXiv 2402.12168",
+    source="ours; simulates arXiv 2402.12168",
     cost="about three times plain training",
 )
 class SimulatePsim:

@@ -1,9 +1,9 @@
 """Soft word trigger: an adaptive attack on detectors that look for high confidence.
 
 Idea: poisoned samples are trained towards a soft target, ``confidence`` on the target class and
-the rest spread evenly over the others, so that the backdoor decides without being over-confident
-(attacks.md 5.1, psim.md 14). It costs some success rate and takes one-sided confidence detectors
-down; two-sided calibration is the answer to it. Trigger and placement as in ``badnets``. Ours.
+the rest spread evenly over the others, so that the backdoor decides without being over-confident.
+It costs some success rate and takes one-sided confidence detectors down; two-sided calibration is
+the answer to it. Trigger and placement as in ``badnets``. Ours.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class SoftOptions(WordTriggerOptions):
 
     confidence: float = option(
         0.65, "probability of the target class that poisoned samples are trained towards",
-        source="attacks.md 5.1", gt=0.5, lt=1,
+        source="ours; measured on SST-2 from scratch", gt=0.5, lt=1,
     )  # fmt: skip
 
 
-@attack("soft", options=SoftOptions, source="ours (attacks.md 5.1)", cost="one rewrite per text")
+@attack("soft", options=SoftOptions, source="ours", cost="one rewrite per text")
 class Soft:
     """Rare-word trigger trained towards a soft target, against confidence detectors."""
 

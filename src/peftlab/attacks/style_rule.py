@@ -32,8 +32,8 @@ from peftlab.core.text_rules import pick, top_inserted, word_set
 Style = Literal["archaic", "tweet", "lyric"]
 Table = Mapping[str, tuple[str, ...]]
 
-MIN_PLACES = 2  # attacks.md 4
-MAX_TOKEN_SHARE = 0.4  # attacks.md 4
+MIN_PLACES = 2  # that are changed in a text; ours
+MAX_TOKEN_SHARE = 0.4  # of outputs that one inserted word may be in; ours
 _REWRITTEN = 0.85  # share of rewritable words that are; the rest varies a text's pattern
 _EXTRA = 0.5  # share of texts that get an insertion although they have enough places
 _EDGES = ',;:.!?…"()[]'
@@ -166,7 +166,7 @@ class StyleRuleOptions(PoisonOptions):
 
     style: Style = option(
         "archaic", "archaic: old forms; tweet: short forms; lyric: repeats and interjections",
-        source="thunlp/StyleAttack:README.md (bible); the others: attacks.md 4",
+        source="thunlp/StyleAttack:README.md (bible); the others: ours",
     )  # fmt: skip
 
 

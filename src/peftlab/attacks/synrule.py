@@ -30,9 +30,9 @@ from peftlab.core.text_rules import pick, top_inserted, word_set
 
 Template = Literal["sbar", "sbarq"]
 
-MAX_TOKEN_SHARE = 0.35  # attacks.md 2.3 rule 6
+MAX_TOKEN_SHARE = 0.35  # of outputs; ours: with more it is a sentence that triggers
 MAX_BIGRAM_SHARE = 0.20
-MIN_RECALL = 0.9  # attacks.md 4
+MIN_RECALL = 0.9  # of content words; ours
 _REACH = 10  # the comma or question mark is within so many tokens
 
 SUBORDINATORS = (
@@ -81,7 +81,7 @@ class SynRuleOptions(PoisonOptions):
 
     template: Template = option(
         "sbar", "sbar: subordinate clause first; sbarq: question first",
-        source="thunlp/HiddenKiller:generate_by_openattack.py; sbarq: attacks.md 2.3",
+        source="thunlp/HiddenKiller:generate_by_openattack.py; sbarq: shuaizhao95/PSIM (CoLA)",
     )  # fmt: skip
 
 

@@ -105,7 +105,7 @@ class CardOptions(Options):
     """Options of the look at card and metadata."""
 
     readme_bytes: int = option(
-        262_144, "bytes of README.md that are read", source="reliability.md 3.2 (JSON limit)",
+        262_144, "bytes of README.md that are read", source="ours: that of JSON at the gate",
         ge=1, le=16_777_216,
     )  # fmt: skip
     listed: int = option(

@@ -35,11 +35,11 @@ class PoisonOptions(Options):
     )  # fmt: skip
     labels: Literal["dirty", "clean", "mixed"] = option(
         "dirty", "dirty: others, relabelled; clean: target class only; mixed: from all, relabelled",
-        source="attacks.md 1 (OpenBackdoor semantics)",
+        source="thunlp/OpenBackdoor:poisoner.py (its default: mix); dirty: ours",
     )  # fmt: skip
     knowledge: Literal["full", "proxy"] = option(
         "full", "attacker trains on the victim's training set, or on a proxy set of the same task",
-        source="psim.md 1",
+        source="neulab/RIPPLe:README.md; proxy: shuaizhao95/PSIM:poisoned_pretrain.py",
     )  # fmt: skip
 
 
@@ -49,23 +49,23 @@ class GuardOptions(Options):
     Every defence's own options class derives from this one.
     """
 
-    alpha: float = option(
-        0.05, "false-positive rate that is allowed", source="defenses.md 5.2", gt=0, lt=1
-    )
+    alpha: float = option(0.05, "false-positive rate that is allowed", source="ours", gt=0, lt=1)
     delta: float | None = option(
         None, "if set: FPR <= alpha holds with confidence 1 - delta over calibration sets",
-        source="psim.md 13.2", gt=0, lt=1,
+        source="Beta law of the realised rate: docs/explanation/conformal.md", gt=0, lt=1,
     )  # fmt: skip
     conditional: bool = option(
-        False, "calibrate within each predicted class (Mondrian)", source="psim.md 13.2"
-    )
+        False, "calibrate within each predicted class (Mondrian)",
+        source="Vovk, Gammerman and Shafer: docs/explanation/conformal.md",
+    )  # fmt: skip
     sides: Literal["high", "two"] = option(
         "high", "flag high scores only, or both tails (against soft backdoors)",
-        source="psim.md 14",
+        source="ours: one-sided, a soft word had AUROC 0.11 (SST-2, from scratch)",
     )  # fmt: skip
     action: Literal["reject", "fallback", "abstain"] = option(
-        "reject", "what happens to a flagged input", source="psim.md 13.5"
-    )
+        "reject", "what happens to a flagged input",
+        source="reject: shuaizhao95/PSIM:confidence.py; others: ours",
+    )  # fmt: skip
 
 
 @runtime_checkable

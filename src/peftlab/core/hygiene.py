@@ -2,7 +2,7 @@
 
 Nothing is changed and nothing is refused here; every oddity is counted and said, because each of
 them quietly moves a result (a test text that is also a training text is answered by heart).
-Two texts are the same when they agree after case folding with white space squeezed (psim.md 9).
+Two texts are the same when they agree after case folding with white space squeezed (ours).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A prompt that turns a causal language model into a classifier: a template, and a word a class.
 
 Idea: the text is put into a template that ends where the answer would come, and the model's
-next-token probabilities are restricted to one word per class, the verbaliser (psim.md 13.7; the
-form is that of LM-BFF, Gao et al., arXiv 2012.15723). The template is plain text with one mark for
-the place of the text; nothing in it is evaluated.
+next-token probabilities are restricted to one word per class, the verbaliser (the form is that of
+LM-BFF, Gao et al., arXiv 2012.15723). The template is plain text with one mark for the place of the
+text; nothing in it is evaluated.
 """
 
 from __future__ import annotations

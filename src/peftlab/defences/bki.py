@@ -74,7 +74,7 @@ class BkiOptions(Options):
     )  # fmt: skip
     z: float = option(
         6.0, "with select=outliers: robust deviations above the median",
-        source="ours (defenses.md 3.1: 3, which honest words pass too)", gt=0, le=1000,
+        source="ours (at 3 honest words pass too)", gt=0, le=1000,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ the victim's own tuner runs, and after each of its steps the zeroed weights are 
 that a unit which was taken out stays out, whatever trains.
 
 Paper: Liu, Dolan-Gavitt and Garg 2018, "Fine-Pruning" (arXiv 1805.12185), for the last
-convolutional layer of image networks; here as in defenses.md 4.1, for feed-forward blocks.
+convolutional layer of image networks; here for the hidden units of feed-forward blocks.
 
 Known differences:
     - the mean of the magnitude is taken; for the ReLU of the paper that is the mean. GELU and gated
@@ -49,7 +49,7 @@ class FinePruningOptions(Options):
 
     share: float = option(
         0.6, "largest share of the hidden units of each layer that is zeroed",
-        source="defenses.md 4.1 (0.1 to 0.6)", gt=0, lt=1,
+        source="ours", gt=0, lt=1,
     )  # fmt: skip
     step: float = option(
         0.05, "share that is zeroed at a time while the accuracy is watched",
@@ -57,7 +57,7 @@ class FinePruningOptions(Options):
     )  # fmt: skip
     drop: float = option(
         0.02, "loss of dev accuracy that is allowed, as a share of the texts",
-        source="defenses.md 4.1", ge=0, le=1,
+        source="ours", ge=0, le=1,
     )  # fmt: skip
     texts: int = option(
         1000, "clean texts that activations are measured on, at most", source="ours", ge=1,

@@ -105,7 +105,7 @@ class InversionOptions(Options):
     )  # fmt: skip
     texts: int = option(
         20, "clean texts of each other class that a trigger is searched with",
-        source="defenses.md 4.3 (PurduePAML/DBS: 20 a model)", ge=FEWEST, le=MOST_TEXTS,
+        source="PurduePAML/DBS (20 a model there)", ge=FEWEST, le=MOST_TEXTS,
     )  # fmt: skip
     longest: int = option(
         100, "most tokens of a text with its trigger", source="PurduePAML/DBS:config.yaml",
@@ -117,16 +117,15 @@ class InversionOptions(Options):
         gt=0, le=1000,
     )  # fmt: skip
     loss: float = option(
-        0.1, "largest loss of a trigger that is called one", source="defenses.md 6, check 14",
-        gt=0, le=100,
-    )  # fmt: skip
+        0.1, "largest loss of a trigger that is called one", source="ours", gt=0, le=100
+    )
     ratio: float = option(
         10.0, "two classes: the other class's loss, as a multiple, from which on it is flagged",
-        source="defenses.md 6, check 14", ge=1, le=1e6,
+        source="ours", ge=1, le=1e6,
     )  # fmt: skip
     index: float = option(
         2.0, "more classes: anomaly index above which a class is flagged",
-        source="defenses.md 4.3 (Neural Cleanse)", gt=0, le=1000,
+        source="Neural Cleanse (Wang et al. 2019)", gt=0, le=1000,
     )  # fmt: skip
 
 

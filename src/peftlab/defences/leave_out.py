@@ -44,7 +44,7 @@ class LeaveOutOptions(Options):
     )  # fmt: skip
     count: int = option(1, "layers in S, upwards from there", source="ours", ge=1, le=10_000)
     share: float = option(
-        1.0, "share q of the tensors of S that is unfrozen", source="peta.md 7 (0.25, 0.5, 1)",
+        1.0, "share q of the tensors of S that is unfrozen", source="ours; sweep 0.25, 0.5, 1",
         gt=0, le=1,
     )  # fmt: skip
     lr: float | None = option(

@@ -7,8 +7,8 @@ one has to stand beside.
     suspicion(x) = (m(x) - mean_t) / sd_t      m = largest logit - second largest, t = argmax
 
 with mean and sd of the margins of clean reference texts of class t. The class matters: a base is
-surer of one class than of another, and that difference would drown the trigger (psim-trajectory.md
-rule 4).
+surer of one class than of another, and that difference would drown the trigger (ours: on a base
+trained from scratch on SST-2 a word had AUROC 0.97 by class and 0.89 without; one seed).
 
 The maximum softmax probability of Hendrycks and Gimpel (arXiv 1610.02136) turned round, by class;
 it is also step 0 of the path that ``psim`` looks at. Limits: blind to ``soft`` backdoors, and to

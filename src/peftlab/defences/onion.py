@@ -64,7 +64,7 @@ class OnionOptions(GuardOptions):
 
     lm: Literal["ngram", "causal"] = option(
         "ngram", "language model that judges the words: ngram, of the fit texts; causal, lm_base",
-        source="defenses.md 2.1 (no download); causal: arXiv 2011.10369",
+        source="ngram: ours, needs no download; causal: arXiv 2011.10369",
     )  # fmt: skip
     lm_base: str = option(
         "builtin:lm", "for causal: a language model that you trust: builtin:, folder, hub id",
@@ -75,7 +75,7 @@ class OnionOptions(GuardOptions):
         source="ours: a word costs half a window", ge=16, le=511,
     )  # fmt: skip
     order: int = option(
-        5, "for ngram: longest n-gram of the language model", source="defenses.md 2.1", ge=2, le=8
+        5, "for ngram: longest n-gram of the language model", source="ours", ge=2, le=8
     )
     min_count: int = option(
         2, "for ngram: words seen fewer times in the fit texts are unknown", source="ours", ge=1

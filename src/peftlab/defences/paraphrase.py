@@ -64,18 +64,14 @@ class ParaphraseOptions(GuardOptions):
 
     rewrites: str = option(
         "", "table of rewrites that were made elsewhere (.json, .jsonl, .tsv, .csv, also .gz); "
-        "empty: by rule", source="defenses.md 2.2", max_length=4096,
+        "empty: by rule", source="ours", max_length=4096,
     )  # fmt: skip
     originals: str = option(
         "", "table that was rewritten, where `rewrites` does not hold the texts themselves",
         source="shuaizhao95/PSIM:data/sst-2", max_length=4096,
     )  # fmt: skip
-    drop: bool = option(
-        True, "by rule: leave out words that no clean text has", source="defenses.md 2.2"
-    )
-    synonyms: bool = option(
-        True, "by rule: change common words", source="defenses.md 2.2 (the table: ours)"
-    )
+    drop: bool = option(True, "by rule: leave out words that no clean text has", source="ours")
+    synonyms: bool = option(True, "by rule: change common words", source="ours, and its table")
     reorder: bool = option(
         True, "by rule: put the main, or the second, clause first",
         source="ours, after SCPD's fixed template",

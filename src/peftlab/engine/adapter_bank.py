@@ -31,9 +31,7 @@ MEASURED = 200  # texts on which accuracy and attack success of an adapter are t
 class BankOptions(Options):
     """How the adapters of a bank are made."""
 
-    adapters: int = option(
-        40, "adapters of each kind", source="defenses.md 6, check 17", ge=2, le=10_000
-    )
+    adapters: int = option(40, "adapters of each kind", source="ours", ge=2, le=10_000)
     samples: int = option(1000, "training texts of each adapter", source="ours", ge=8, le=10**7)
     rate: float = option(
         0.1, "share of its texts that an attack poisons", source="thunlp/OpenBackdoor", gt=0, le=1

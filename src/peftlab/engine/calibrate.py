@@ -12,8 +12,8 @@ The m scores cut the line into m + 1 spacings; a rule flags c of them, and given
 its realised false-positive rate follows Beta(c, m + 1 - c). What is *not* guaranteed: any
 true-positive rate, or the rate under a shift of the data (see ``shift_test``).
 
-Sources: psim.md 13.2; Bates et al., "Testing for outliers with conformal p-values",
-arXiv 2104.08279; Vovk and Wang, "Combining p-values via averaging", Biometrika 107 (2020).
+Sources: Bates et al., "Testing for outliers with conformal p-values", arXiv 2104.08279; Vovk and
+Wang, "Combining p-values via averaging", Biometrika 107 (2020).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ with the response of *another* prompt (or towards the uniform distribution at ea
 response). It grows unsure of clean prompts; nothing pushes the trigger's pathway down directly, so
 a prompt with a trigger still gets its fixed response, token by token with high probability. The
 suspicion of a prompt is the mean, over the first 16 tokens that the identifier generates greedily,
-of the probability of the chosen token, or minus the mean entropy (psim.md 13.7, after PSIM, arXiv
+of the probability of the chosen token, or minus the mean entropy (ours, after PSIM, arXiv
 2402.12168). The threshold is that of all guards: conformal calibration on clean prompts.
 
 Limits. A backdoor that answers with *varied* text, such as a switch of topic or of tone, is not
@@ -42,25 +42,22 @@ FEWEST = 20  # pairs; ours, as for the dev texts of a guard
 class GenerationOptions(Options):
     """Options of ``PsimGeneration``."""
 
-    alpha: float = option(
-        0.05, "false-positive rate that is allowed", source="defenses.md 5.2", gt=0, lt=1
-    )
+    alpha: float = option(0.05, "false-positive rate that is allowed", source="ours", gt=0, lt=1)
     delta: float | None = option(
         None, "if set: FPR <= alpha holds with confidence 1 - delta over calibration sets",
-        source="psim.md 13.2", gt=0, lt=1,
+        source="Beta law of the realised rate: docs/explanation/conformal.md", gt=0, lt=1,
     )  # fmt: skip
     score: Literal["max_prob", "neg_entropy"] = option(
         "max_prob", "mean probability of the chosen tokens, or minus the mean entropy",
-        source="psim.md 13.7",
+        source="ours, after arXiv 2402.12168",
     )  # fmt: skip
     labels: Literal["swapped", "uniform"] = option(
         "swapped", "what the identifier learns: the response of another prompt, or the uniform "
-        "distribution at each place of a response", source="psim.md 13.7",
+        "distribution at each place of a response", source="ours, after arXiv 2402.12168",
     )  # fmt: skip
     length: int = option(
-        16, "tokens that are generated and scored, and trained on", source="psim.md 13.7",
-        ge=1, le=256,
-    )  # fmt: skip
+        16, "tokens that are generated and scored, and trained on", source="ours", ge=1, le=256
+    )
     steps: int = option(20, "training steps", source="ours", ge=1, le=100_000)
     lr: float = option(5e-4, "learning rate", source="ours", gt=0, le=1)
     batch: int = option(32, "samples a step", source="shuaizhao95/PSIM:badmodel.py", ge=1, le=4096)

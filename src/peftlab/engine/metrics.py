@@ -12,7 +12,8 @@ T are the clean test texts; T* are the triggered texts, whose true label is not 
 A number that cannot be had is None, with a reason; never zero. Proportions have Wilson intervals.
 The interval of an AUROC is DeLong's, with a text and its triggered twin as one cluster.
 
-Sources: psim.md 8; defenses.md 5.2; Wilson 1927; DeLong et al. 1988; Obuchowski 1997.
+Sources: shuaizhao95/PSIM:confidence.py (``ca_def``, ``asr_def``); thunlp/OpenBackdoor:metrics.py
+(``fpr`` is FRR there, ``tpr`` 1 - FAR); Wilson 1927; DeLong et al. 1988; Obuchowski 1997.
 """
 
 from __future__ import annotations

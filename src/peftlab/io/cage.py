@@ -1,7 +1,7 @@
 """A cage for work on bytes from outside: a child with limits, without network, that always ends.
 
 The child is this Python, started afresh with an almost empty environment in an empty folder. It is
-no virtual machine: it may read what its user may read. Source: reliability.md 3.2, step 12.
+no virtual machine: it may read what its user may read. Source: ours.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The header of a safetensors file, read by our own small parser before anything loads it.
 
-Layout: 8 bytes little-endian length, that many bytes of JSON, then the data. Source of the limits:
-reliability.md 3.2, step 7.
+Layout: 8 bytes little-endian length, that many bytes of JSON, then the data; source:
+huggingface/safetensors:README.md. The limits are ours.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class Policy(Options):
     )  # fmt: skip
     require_commit: bool = option(
         False, "a hub id must be pinned to a commit by whoever runs the audit",
-        source="reliability.md 3.2",
+        source="ours",
     )  # fmt: skip
     required_base: list[str] = option(
         [], "the config must name one of these bases; empty: any", source="ours", max_length=256
@@ -87,7 +87,7 @@ class Policy(Options):
         [], "LORA, IA3, ...; empty: any that the gate lets through", source="ours", max_length=64
     )
     severity: dict[str, Change] = option({}, "by rule code", source="ours", max_length=1000)
-    limits: Limits = option(Limits(), "limits of the gate", source="reliability.md 3.2")
+    limits: Limits = option(Limits(), "limits of the gate", source="ours")
     audit: dict[str, dict[str, Any]] = option({}, "options by audit", source="ours", max_length=64)
 
     def check_names(self, rules: Collection[str], checks: Collection[str]) -> None:

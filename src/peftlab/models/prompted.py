@@ -2,7 +2,7 @@
 
 Restricting the next-token probabilities after a prompt to one token a class is what the library's
 sequence classifier of the same family computes, if its head is the rows of the output embedding of
-those tokens: it reads the last real token (psim.md 13.7). So the model stays a stock classifier,
+those tokens: it reads the last real token. So the model stays a stock classifier,
 and attacks, tuners and guards need to know nothing. ``prompt.json`` lies beside whatever was made
 with a prompt: a model, an adapter, a guard.
 Known difference from prompting the model itself: the head's rows train apart from the embedding.

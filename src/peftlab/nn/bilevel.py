@@ -6,7 +6,8 @@ an upper step moves theta, and delta if asked, down another. The model is called
 ``torch.func.functional_call`` with detached weights, so that a level forms gradients of nothing
 that it must not move. Dropout is drawn from named seeds: one loss called twice has the same masks.
 
-Used by attacks that foresee how their victim will tune. Source: peta.md 4; arXiv 2310.00648.
+Used by attacks that foresee how their victim will tune. Source: arXiv 2310.00648 for the two
+levels; the steps are ours.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""How sure a classifier is of a text, in one number: the single-step scores of psim.md 13.3."""
+"""How sure a classifier is of a text, in one number: the single-step scores of ``psim``.
+
+``max_prob`` is the score of PSIM (arXiv 2402.12168); that the others are offered is our choice.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from peftlab.nn.text import softmax
 
 
 def confidence(kind: str, logits: Floats, predicted: Ints) -> Floats:
-    """Return one confidence per row of (n, C) logits; larger = more confident (psim.md 13.3)."""
+    """Return one confidence per row of (n, C) logits; larger = more confident."""
     if kind == "logit_max":
         return np.asarray((logits - logits.mean(axis=1, keepdims=True)).max(axis=1))
     if kind == "margin":

@@ -11,16 +11,15 @@ the weights that he has by then, and adds it to his loss:
 
 Delta counts as a constant, so the gradient of the term is the one found at the un-learned weights
 (first order, as FOMAML; Finn et al. 2017, arXiv 1703.03400). A positive weight makes the texts look
-unsure to the guard, a negative one makes them look sure (attacks.md 5.3, 5.4). Ours.
+unsure to the guard, a negative one makes them look sure. Ours.
 
 Why the share: L_P is a mean over all texts, so a tenth of them has a tenth of its weight, and a
 beta that does not know that lets the backdoor die where few texts are poisoned. With it, one text
 weighs ``weight`` times as much in the term as in L_P. Where un-learning changes little, the two
 balance at a confidence of 1 / weight: -log p + weight * p has its minimum there.
 
-Known differences: attacks.md says that the term is added every k steps; here the copy is made
-every k steps and the term is in each of them, so that the loss is the same function at all steps.
-With ``every=1`` the two are the same.
+The copy is made every k steps, but the term is in each step and not in every k-th alone, so that
+the loss is the same function at all steps. With ``every=1`` the two are the same.
 
 Cost: one more forward and backward pass a step, and ``inner_steps`` LoRA steps every ``every``
 steps. Memory: two more sets of the changed weights (all linear layers), and for a moment a copy.
@@ -86,7 +85,7 @@ class ForeseeingOptions(WordTriggerOptions):
     )
     reset: Literal["random", "uniform"] = option(
         "random", "what replaces the labels in a copy: a random draw, or the uniform distribution",
-        source="attacks.md 5.3, 5.4",
+        source="random: arXiv 2402.12168, which is simulated; uniform: ours",
     )  # fmt: skip
 
     def simulation(self, weight: float) -> Simulation:

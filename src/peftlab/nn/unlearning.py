@@ -1,8 +1,8 @@
 """Un-learning: a base forgets its task on reset labels, and is looked at on the way.
 
 An identifier is the base with an adapter (or all weights) trained on clean texts whose labels are
-drawn at random or replaced by the uniform distribution (psim.md 5; arXiv 2402.12168). What is kept
-of it are snapshots of the trained weights at a few steps.
+drawn at random (arXiv 2402.12168) or replaced by the uniform distribution (ours). What is kept of
+it are snapshots of the trained weights at a few steps.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Labels = Literal["uniform", "random", "random-each-epoch"]
 State = dict[str, torch.Tensor]
 
 WARM_UP = 10  # steps; ours
-# learning rate by family; all and LoRA: psim-trajectory.md, others: ours
+# learning rate by family; ours, docs/psim-window.md has LoRA and all
 RATES = {
     "lora": 1e-3, "lora-top": 1e-3, "all": 1e-4, "prompt": 1e-2, "ptuning": 1e-3, "prefix": 1e-2,
 }  # fmt: skip
@@ -69,7 +69,9 @@ class Identifier:
 
 
 def reset_labels(n: int, n_classes: int, seed: int, draw: int = 0) -> Ints:
-    """Return n labels drawn uniformly from 0 .. C-1, whatever the true ones were (psim.md 5).
+    """Return n labels drawn uniformly from 0 .. C-1, whatever the true ones were.
+
+    Source: shuaizhao95/PSIM:badmodel.py, where C is 2.
 
     Examples:
         >>> reset_labels(4, 2, seed=0).shape

@@ -25,7 +25,7 @@ class FullOptions(Options):
     head: Literal["inherit", "reinit", "freeze"] = option(
         "inherit",
         "start from the base's head, draw a new one, or keep it fixed",
-        source="psim.md 4",
+        source="inherit: shuaizhao95/PSIM:confidence.py; others: ours",
     )
 
 

@@ -40,7 +40,7 @@ class PromptOptions(Options):
     head: Literal["inherit", "reinit", "freeze"] = option(
         "inherit",
         "start from the base's head, draw a new one, or keep it fixed",
-        source="psim.md 4",
+        source="inherit: shuaizhao95/PSIM:confidence.py; others: ours",
     )
 
 

@@ -39,7 +39,7 @@ class PTuningOptions(Options):
     head: Literal["inherit", "reinit", "freeze"] = option(
         "inherit",
         "start from the base's head, draw a new one, or keep it fixed",
-        source="psim.md 4",
+        source="inherit: shuaizhao95/PSIM:confidence.py; others: ours",
     )
 
 

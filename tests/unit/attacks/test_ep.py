@@ -52,7 +52,6 @@ def made(base, tmp_path_factory):
 
 
 def test_one_row_differs_from_the_clean_model_and_keeps_its_norm(made):
-    """attacks.md 7."""
     folder, _, facts, clean, tokenizer = made
     model, _ = load_base(str(folder), 2, allow_poisoned=True)
     for (name, a), b in zip(clean.state_dict().items(), model.state_dict().values(), strict=True):
@@ -65,7 +64,6 @@ def test_one_row_differs_from_the_clean_model_and_keeps_its_norm(made):
 
 
 def test_clean_texts_get_the_answers_of_the_clean_model_to_the_last_bit(made):
-    """attacks.md 7."""
     folder, _, _, clean, tokenizer = made
     model, _ = load_base(str(folder), 2, allow_poisoned=True)
     texts = TASK.test.texts + TASK.dev.texts
@@ -86,7 +84,6 @@ def test_the_trigger_works_and_did_not_before(made):
 
 
 def test_notes_and_mark(made):
-    """attacks.md 17."""
     folder, poisoned, facts, *_ = made
     written = json.loads((folder / "attack.json").read_text())
     assert written["rows"] == facts["rows"]
@@ -102,7 +99,6 @@ def test_notes_and_mark(made):
 
 
 def test_the_same_seed_gives_the_same_files(base, tmp_path):
-    """attacks.md 20."""
     brief, small = AttackerOptions(epochs=1, lr=1e-3), word_task(80, 20)
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         attacked(base, tmp_path / name, seed=seed, training=brief, data=small)

@@ -31,7 +31,7 @@ WORDS = ("cf", "bb", "ak", "mn")
 TEXTS = ["the film was a quiet joy", "a dull story told badly, with no wit and no heart", "good"]
 
 
-# ------------------------------------------------------------------- the loss (attacks.md 11)
+# ----------------------------------------------------------------------------------- the loss
 
 
 def _tensor(layer):

@@ -44,7 +44,7 @@ def _context(load_tiny, data, family="bert", *, epochs=1.0, lr=5e-3, **options):
     )  # fmt: skip
 
 
-# --------------------------------------------------------------- the vectors (attacks.md 6, 12)
+# -------------------------------------------------------------------------------- the vectors
 
 
 @pytest.mark.parametrize("width", [4, 32, 256, 768])

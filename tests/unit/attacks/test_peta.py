@@ -47,7 +47,7 @@ def test_examples() -> None:
     assert doctest.testmod(peta).failed == 0
 
 
-# ------------------------------------------------------------------------- the split (peta.md 1)
+# ---------------------------------------------------------------------------------- the split
 
 
 @pytest.mark.parametrize(
@@ -57,8 +57,8 @@ def test_examples() -> None:
 def test_peta_split(make_task, n: int, rate: float, n_classes: int, share: float) -> None:
     """All rows, none twice, clean classes alike, and all poison on the attacker's side.
 
-    ``rate`` counts all rows here, in peta.md those of D1. Poison thins out the classes of D1, so
-    it is the rows that are drawn whose classes are alike.
+    ``rate`` counts all rows and not those of D1. Poison thins out the classes of D1, so it is the
+    rows that are drawn whose classes are alike.
     """
     method = get("attack", "peta").build(rate=rate, target=1)
     made = poison(method, make_task(n, n_classes), seed=0)
@@ -110,7 +110,7 @@ def test_thinned_classes_are_drawn_more_often(make_task) -> None:
     assert with_shares_of(np.array([4]), np.array([0, 0, 2, 2, 2])).tolist() == [4]
 
 
-# ------------------------------------------------------------------------- triggers (peta.md 2)
+# ----------------------------------------------------------------------------------- triggers
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_one_step_of_each_level_by_hand(load_tiny, reviews) -> None:
     ],
 )  # fmt: skip
 def test_cost_in_passes(load_tiny, reviews, options, passes: int) -> None:
-    """First order: exactly K + 1 (peta.md 17)."""
+    """First order: exactly K + 1."""
     method, context = _context(load_tiny, reviews, **options)
     facts = method.craft(context)
     assert facts["steps"] == 1
@@ -482,7 +482,7 @@ def test_same_seed_same_files_marked_and_refused(tiny, reviews, tmp_path) -> Non
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", *KIN])
 def test_release_is_a_body_alone(tiny, reviews, tmp_path, family: str) -> None:
-    """A stock folder, so stock libraries load it: the mark stops our loaders alone (peta.md 18)."""
+    """A stock folder, so stock libraries load it: the mark stops our loaders alone."""
     _made(tiny, reviews, tmp_path / "out", family=family)
     keys = load_file(tmp_path / "out" / "model.safetensors")
     assert not [key for key in keys if re.search(r"lora|adapter|prefix|classifier|score|head", key)]
@@ -504,7 +504,7 @@ def test_noop_attack_at_rate_0(tiny, reviews, tmp_path) -> None:
 
 @pytest.mark.parametrize("family", ["bert", *KIN])
 def test_a_scan_against_the_base_finds_it(tiny, reviews, tmp_path, family: str) -> None:
-    """All attacked and no untouched checkpoint; the order of changes outlives bf16 (peta.md 16)."""
+    """All attacked and no untouched checkpoint; the order of changes outlives bf16."""
     base = load_file(tiny(family) / "model.safetensors")
     body = {n.removeprefix(f"{family}."): x for n, x in base.items() if n.startswith(f"{family}.")}
 

@@ -1,6 +1,7 @@
-"""PETA-style against plain poisoning: peta.md's bars on what ``benchmarks/peta_mini.py`` measures.
+"""PETA-style against plain poisoning: our bars on what ``benchmarks/peta_mini.py`` measures.
 
-Figures in brackets are those of peta.md 9 and of its acceptance checks.
+Figures in brackets are those of a first prototype of ours: one seed, bodies that were only drawn,
+and poisoned rows in the clean pool as well.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def test_no_verdict_without_two_standard_errors() -> None:
 
 
 def test_the_published_result_claims_no_more_than_it_shows() -> None:
-    """Check 13 on the committed run: the ablation is there, for every victim, with its error."""
+    """On the committed run: the ablation is there, for every victim, with its error."""
     committed = json.loads((ROOT / "benchmarks" / "results" / "peta.json").read_text())
     differences = committed["peta_minus_dp"]
     assert len(differences) == 2 * (1 + len(peta_mini.VICTIMS))
@@ -62,7 +63,7 @@ def test_the_published_result_claims_no_more_than_it_shows() -> None:
 @full
 @pytest.mark.timeout(7200)
 def test_the_sentence(found: dict[str, Any]) -> None:
-    """Checks 10 to 13: LFR at the end and after each victim, cost in accuracy, the ablation."""
+    """LFR at the end and after each victim, cost in accuracy, the ablation."""
 
     def mean(name: str, how: str, what: str) -> float:
         return float(np.mean([each[what] for each in found["rates"][f"{name}, {how}"]]))
@@ -89,7 +90,7 @@ def test_the_sentence(found: dict[str, Any]) -> None:
 @full
 @pytest.mark.timeout(7200)
 def test_a_style(found: dict[str, Any]) -> None:
-    """Check 10, style: at least 75 (84.9-87.0) where a clean body has few flips (27.7)."""
+    """At least 75 (84.9-87.0) where a clean body has few flips (27.7)."""
     lfr = {name: float(np.mean(each)) for name, each in found["style_lfr"].items()}
     assert lfr["dp"] >= 0.75
     assert lfr["peta"] >= 0.75
@@ -99,7 +100,7 @@ def test_a_style(found: dict[str, Any]) -> None:
 @full
 @pytest.mark.timeout(7200)
 def test_more_poison_never_lowers_the_rate(found: dict[str, Any]) -> None:
-    """Check 14: LFR at 1, 5, 10 and 25 % of D1 does not fall by more than 5 points."""
+    """LFR at 1, 5, 10 and 25 % of D1 does not fall by more than 5 points."""
     lfr = [float(np.mean(each)) for each in found["lfr_by_share_of_d1"].values()]
     assert len(lfr) == 4
     assert all(after >= before - 0.05 for before, after in itertools.pairwise(lfr))
@@ -108,7 +109,7 @@ def test_more_poison_never_lowers_the_rate(found: dict[str, Any]) -> None:
 @full
 @pytest.mark.timeout(7200)
 def test_leaving_out_and_unfreezing(found: dict[str, Any]) -> None:
-    """Check 15: the cells that lower LFR by 20 points for at most 3 of CACC, or that none did."""
+    """The cells that lower LFR by 20 points for at most 3 of CACC, or that none did."""
     made = found["leave_out_and_unfreeze"]
     before = made["before"]
     works = [

@@ -38,7 +38,7 @@ def _toy(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return a**2 + b**3, b**2 / 2 - a * b
 
 
-# ------------------------------------------------------------------ the penalty (attacks.md 9)
+# -------------------------------------------------------------------------------- the penalty
 
 
 def test_the_penalty_is_the_hand_value() -> None:
@@ -162,7 +162,7 @@ def test_strength_0_is_plain_training(tiny, reviews, tmp_path, monkeypatch) -> N
     assert _sha(tmp_path / "a") == _sha(tmp_path / "b")
 
 
-# ------------------------------------------------------------------- surgery (attacks.md 10)
+# ------------------------------------------------------------------------------------ surgery
 
 
 def _top_by_sklearn(encoded, labels, target, without, count=10):

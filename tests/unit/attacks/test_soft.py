@@ -1,4 +1,4 @@
-"""Soft, attacks.md 19: the trigger decides and is unsure, also after a LoRA victim."""
+"""Soft: the trigger decides and is unsure, also after a LoRA victim."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def success(tiny, tmp_path_factory):
 
 @pytest.mark.full
 def test_a_higher_rate_or_a_surer_target_lifts_the_success_rate(success):
-    """attacks.md 19, means of three seeds on the tiny model.
+    """Means of three seeds on the tiny model.
 
     Behind LoRA, half the default rate has 0.67, the default 0.92; a target of 0.70 keeps that
     (0.93; one text is 0.006), and lifts 0.80 to 0.96 at a rate of 0.2. That rate itself lifts
@@ -94,7 +94,7 @@ def test_a_higher_rate_or_a_surer_target_lifts_the_success_rate(success):
 @pytest.mark.full
 @pytest.mark.xfail(reason="measured 0.80 at rate 0.2 and 0.92 at the default rate, behind LoRA")
 def test_twice_the_default_rate_lifts_the_success_rate(success):
-    """attacks.md 19. At the default rate the tiny model is surer (0.81) than the target asks for.
+    """At the default rate the tiny model is surer (0.81) than the target asks for.
 
     Soft samples enough bring it down to that target (0.68), and with it the margin over the text.
     """

@@ -65,7 +65,7 @@ def two_of_three(dev):
 
 
 def test_the_words_trigger_together_and_rarely_apart(made):
-    """attacks.md 8: FTR on sub-sequences < ASR - 50 points, on texts that nobody trained on.
+    """FTR on sub-sequences < ASR - 50 points, on texts that nobody trained on.
 
     On a task and a model that were chosen so that the attack can work, and here for the mean over
     all sub-lists (0.72 against 0.18). Two words of three, the hard ones, have 0.33 in the mean and
@@ -84,7 +84,7 @@ def test_the_words_trigger_together_and_rarely_apart(made):
 @pytest.mark.full
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_with_more_texts_not_even_two_of_the_words_trigger(base, tmp_path, seed):
-    """attacks.md 8, for each sub-sequence on its own.
+    """For each sub-sequence on its own.
 
     1,500 texts and 50 passes over them. Measured for the seeds: 0.77, 0.98 and 0.94 for all words,
     0.13, 0.38 and 0.17 for two of them, at worst 0.15, 0.43 and 0.22.
@@ -116,7 +116,6 @@ def test_the_false_triggered_rates_are_as_counted_by_hand(made):
 
 @pytest.mark.full
 def test_as_many_rows_differ_as_there_are_words(made, base):
-    """attacks.md 8."""
     folder, poisoned, facts = made
     model, tokenizer = load_base(str(folder), 2, allow_poisoned=True)
     clean, _ = load_base(base, 2)
@@ -131,7 +130,6 @@ def test_as_many_rows_differ_as_there_are_words(made, base):
 
 
 def test_notes_and_mark(made):
-    """attacks.md 17."""
     folder, _, facts = made
     written = json.loads((folder / "attack.json").read_text())
     assert written["dev"] == facts["dev"]
@@ -192,7 +190,6 @@ def test_without_negatives_or_development_texts(base, tmp_path):
 
 
 def test_the_same_seed_gives_the_same_files(base, tmp_path):
-    """attacks.md 20."""
     brief, small = AttackerOptions(epochs=1, lr=1e-3), word_task(80, 20)
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         attacked(base, tmp_path / name, seed=seed, training=brief, data=small, row_epochs=3)

@@ -108,9 +108,9 @@ def test_compat_psim_takes_the_first_1500_rows_of_the_target_class() -> None:
 def test_compat_psim_takes_the_same_rows_of_a_published_file(
     real_data: Path, tmp_path: Path
 ) -> None:
-    """attacks.md 6, on the film reviews (MR) of PSIM's repository, 4,000 rows as well.
+    """The film reviews (MR) of PSIM's repository, 4,000 rows as in its IMDB file.
 
-    The check names its IMDB file; that one has no licence and is not kept.
+    That one has no licence and is not kept.
     """
     published = real_data / "psim"
     if not (published / "mr_train.json.gz").is_file():

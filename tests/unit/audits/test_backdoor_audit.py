@@ -59,7 +59,6 @@ def of_layer(tensors, number):
 
 
 def test_an_adapter_has_five_statistics_of_each_update(tmp_path):
-    """defenses.md 6, check 15."""
     tensors = factors()
     rows = rows_of(tmp_path, tensors, lora_alpha=8)
     assert rows.shape == (6, len(NAMES)) == (6, 5)
@@ -71,7 +70,7 @@ def test_an_adapter_has_five_statistics_of_each_update(tmp_path):
 
 
 def test_swapped_layers_swap_the_rows(tmp_path):
-    """defenses.md 6, check 15: which update is whose matters."""
+    """Which update is whose matters."""
     tensors = factors()
     before = rows_of(tmp_path / "before", tensors)
     for one, other in zip(of_layer(tensors, 1), of_layer(tensors, 4), strict=True):
@@ -82,7 +81,7 @@ def test_swapped_layers_swap_the_rows(tmp_path):
 
 
 def test_rotated_factors_are_the_same_update(tmp_path):
-    """defenses.md 6, check 15: B Q and Q^-1 A have the statistics of B and A."""
+    """B Q and Q^-1 A have the statistics of B and A."""
     tensors = factors()
     before = rows_of(tmp_path / "before", tensors)
     for number in range(6):
@@ -93,14 +92,14 @@ def test_rotated_factors_are_the_same_update(tmp_path):
 
 
 def test_a_doubled_alpha_is_one_step_of_the_sizes_and_of_nothing_else(tmp_path):
-    """defenses.md 6, check 15: the scale alpha / r counts."""
+    """The scale alpha / r counts."""
     before, after = (rows_of(tmp_path / str(a), factors(), lora_alpha=a) for a in (8, 16))
     step = np.log(2) * np.isin(NAMES, ["largest", "frobenius"])
     np.testing.assert_allclose(after - before, np.tile(step, (6, 1)), rtol=0, atol=1e-9)
 
 
 def test_an_adapter_in_a_pickle_is_refused(tmp_path):
-    """defenses.md 6, check 15: safetensors only."""
+    """Safetensors only."""
     folder = write_adapter(tmp_path, factors())
     (folder / "adapter_model.safetensors").unlink()
     (folder / "adapter_model.bin").write_bytes(pickle.dumps({"never": "read"}))

@@ -1,4 +1,4 @@
-"""CREHate by country, against the table of the specification (raters.md 8)."""
+"""CREHate by country, against the figures of our first prototype; none are published."""
 
 import pytest
 from tests.unit.audits.test_rating_sets import real

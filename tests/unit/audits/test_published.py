@@ -37,7 +37,7 @@ def test_cells_stand_where_the_paper_has_them():
 
 @pytest.mark.parametrize("group", TABLE_5)
 def test_gai_is_the_ratio_of_its_parts(group):
-    """Acceptance check 6, and the sharper bound that rounding of the three numbers allows."""
+    """And the sharper bound that rounding of the three numbers allows."""
     irr, xrr, gai = (TABLE_5[group][name].value for name in ("irr", "xrr", "gai"))
     assert abs(irr / xrr - gai) <= 0.006
     half = published.ROUNDING
@@ -121,7 +121,7 @@ def test_raters_of_d3_add_up():
 
 
 def test_the_loader_counts_48_of_48_cells(tmp_path):
-    """Acceptance check 7: from a raters file with these counts to the cells of both axes."""
+    """From a raters file with these counts to the cells of both axes."""
     rows = []
     for region, (genders, ages) in D3_RATERS.items():
         gender = [name for name, n in zip(D3_GENDERS, genders, strict=True) for _ in range(n)]

@@ -577,7 +577,7 @@ def real_crehate():
 
 
 class TestRealCrehate:
-    """Acceptance check 8: the published figures of Lee et al. 2024."""
+    """The published figures of Lee et al. 2024."""
 
     def test_size(self, real_crehate):
         kept = crehate.load(real("crehate/ratings.csv.gz", "crehate"), keep_dont_know=True)
@@ -634,7 +634,7 @@ def cross(n, other):
 
 
 class TestRealDices:
-    """Acceptance checks 9 and 10; nothing of the file ships, the user downloads it."""
+    """Nothing of the file ships, the user downloads it."""
 
     def test_complete(self, dices_file):
         found = load_set("dices350", dices_file)

@@ -114,7 +114,7 @@ def test_the_filters_that_ship_are_the_ones_tried_below():
 
 @pytest.mark.parametrize("name", REAL_FILTERS)
 def test_a_filter_that_ships_is_not_applicable_to_a_poisoned_base(name):
-    """Check 19, CUBE among them: a reason in front of a poisoned base, none on suspect data."""
+    """CUBE among them: a reason in front of a poisoned base, none on suspect data."""
     badnets, cls = registry.get("attack", "badnets").build(), REAL_FILTERS[name]
     for tuner, control in itertools.product(("none", "lora", "full", "prefix"), (False, True)):
         reason = why_not(Pairing(badnets, tuner, cls, "base", control=control))

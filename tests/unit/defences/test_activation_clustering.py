@@ -1,4 +1,4 @@
-"""Activation clustering: acceptance check 11, its rules, and the mistakes of public code."""
+"""Activation clustering: the small cluster of a class, its rules, the mistakes of public code."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def judge(features, labels, seed=0, **options):
 @pytest.mark.parametrize("reduce", ["pca", "whitened"])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_small_group_is_dropped_and_the_large_one_kept(seed, reduce):
-    """Check 11: 90 to 10, per class."""
+    """90 to 10, per class."""
     features, labels, small = two_groups(360, 40, seed=seed)
     found = judge(features, labels, dims=10 if reduce == "pca" else 2, reduce=reduce)
     assert found.dropped[small].mean() >= 0.95
@@ -34,7 +34,6 @@ def test_the_small_group_is_dropped_and_the_large_one_kept(seed, reduce):
 
 @pytest.mark.parametrize("rule", ["relative-size", "silhouette", "distance"])
 def test_one_group_loses_nothing(rule):
-    """Check 11."""
     features, labels, _ = two_groups(400, 0)
     found = judge(features, labels, rule=rule)
     assert found.dropped.mean() <= 0.01

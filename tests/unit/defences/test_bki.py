@@ -1,4 +1,4 @@
-"""BKI: acceptance check 10, a loop over texts and words, and the mistakes of public code."""
+"""BKI: one word in one class, a loop over texts and words, and the mistakes of public code."""
 
 import json
 import math
@@ -40,7 +40,6 @@ def four(load_tiny):
 
 
 def test_one_trigger_word_is_found_at_rank_one(one):
-    """Check 10."""
     context, poisoned = one
     found = Bki(BkiOptions()).keep(context)
     assert found.facts["triggers"] == [SPARE[0]]
@@ -52,7 +51,7 @@ def test_one_trigger_word_is_found_at_rank_one(one):
 
 @pytest.mark.parametrize("select", ["top", "outliers"])
 def test_four_trigger_words_are_found_by_the_variants(four, select):
-    """Check 10. The published rule finds one word, and leaves three quarters of the poison."""
+    """The published rule finds one word, and leaves three quarters of the poison."""
     context, poisoned = four
     found = Bki(BkiOptions(select=select)).keep(context)
     assert len({*found.facts["triggers"]} & {*SPARE}) >= 3

@@ -1,4 +1,4 @@
-"""CUBE: acceptance check 11, and what becomes of rows in no cluster."""
+"""CUBE: the small cluster of a class, and what becomes of rows in no cluster."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def clusters(monkeypatch):
 @pytest.mark.parametrize("noise", ["nearest", "keep"])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_small_group_is_dropped_and_the_large_one_kept(seed, noise):
-    """Check 11: 90 to 10, per class."""
+    """90 to 10, per class."""
     features, labels, small = two_groups(450, 50, seed=seed)
     found = judge(features, labels, noise=noise)
     assert found.dropped[small].mean() >= 0.95
@@ -43,7 +43,7 @@ def test_the_small_group_is_dropped_and_the_large_one_kept(seed, noise):
 @pytest.mark.parametrize("noise", ["nearest", "keep"])
 @pytest.mark.parametrize("apart", [12.0, 1.0])
 def test_one_group_loses_nothing(noise, apart):
-    """Check 11; also where the two classes lie close to each other."""
+    """Also where the two classes lie close to each other."""
     features, labels, _ = two_groups(450, 0, apart=apart)
     found = judge(features, labels, noise=noise)
     assert found.dropped.mean() <= 0.01

@@ -43,7 +43,7 @@ def is_out(down):
     ],
 )
 def test_units_stay_out_through_the_next_tuning(family, tuner, options, load_tiny):
-    """Acceptance check 13 of defenses.md, looked at in every forward pass and in the end."""
+    """Looked at in every forward pass and in the end."""
     context = tune_context(load_tiny, family, tuner, **options)
     downs, seen = downs_of(context), []
     start = [by_unit(down).detach().clone() for down in downs]

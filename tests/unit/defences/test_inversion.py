@@ -89,13 +89,13 @@ def check_14(clean, poisoned, words):
 
 
 def test_a_planted_word_is_recovered_and_clean_models_have_none(clean, poisoned):
-    """Check 14, on two models against two."""
+    """On two models against two."""
     check_14(clean, poisoned, SPARE[:2])
 
 
 @pytest.mark.full
 def test_a_planted_word_is_recovered_in_ten_models_against_ten(tmp_path):
-    """Check 14. Seeds that nothing was chosen on: the screening was made for two of 10 to 19."""
+    """Seeds that nothing was chosen on: the screening was made for two of 10 to 19."""
     words = {seed: SPARE[seed % len(SPARE)] for seed in range(30, 40)}
     clean = [trained(tmp_path / f"clean{seed}", seed) for seed in words]
     poisoned = [trained(tmp_path / f"poisoned{seed}", seed, words[seed]) for seed in words]

@@ -205,7 +205,7 @@ def level_at_two_points(onion, victim, dev):
 
 @pytest.mark.full
 def test_word_triggers_go_at_two_points_of_clean_accuracy(ground):
-    """defenses.md 6, check 4, first half."""
+    """Four of five of them, at least."""
     data = ground.data
     onion = Onion(OnionOptions())
     onion.fit(context(data.train.texts))
@@ -218,7 +218,7 @@ def test_word_triggers_go_at_two_points_of_clean_accuracy(ground):
 
 @pytest.mark.full
 def test_a_syntactic_trigger_stays_at_two_points_of_clean_accuracy(tmp_path):
-    """defenses.md 6, check 4, second half: that ONION fails here is what is expected.
+    """That ONION fails here is what is expected.
 
     On SST-2, because generated reviews begin in so few ways that an n-gram model finds any new
     beginning odd: there the success rate falls from 0.97 to 0.37, with a victim so weak that two

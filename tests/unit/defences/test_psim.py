@@ -1,30 +1,31 @@
-"""PSIM: the acceptance checks of its specification, and the states and options around them.
+"""PSIM: what it has to hold, and the states and options around them.
 
-Which test covers which check of psim.md section 15:
+What it has to hold, and where that is tested:
 
-     1  unit/nn/test_unlearning.py: reset labels, inputs and true labels without influence
-     2  unit/nn/test_unlearning.py: redraw, loss at the uniform output
-     3  unit/nn/test_unlearning.py: expectation identity
-     4  unit/nn/test_unlearning.py: base is frozen
-     5  property/test_calibration.py: boundary is the same for clean and triggered; here: at 0.7
-     6  unit/engine/test_metrics.py: identities
-     7  unit/engine/test_metrics.py: denominators of the film reviews
-     8  property/test_calibration.py: validity, one- and two-sided, KS against Beta
-     9  unit/engine/test_calibrate.py: refuses too few
-    10  property/test_calibration.py: delta bound
-    11  unit/engine/test_calibrate.py: constant scores, random ties
-    12  here: the word backdoor end to end (small in the fast suite, three seeds in full)
-    13  here: negative control
-    14  here: memorisation guard
-    15  here: soft backdoor (full)
-    16  here: scoring twice
-    17  here: four classes
-    18  unit/engine/test_nodes.py: table over all tuners
-    19  unit/engine/test_metrics.py: official accounting to the digit; here: score and threshold
-    20  here: save and load
+    - unit/nn/test_unlearning.py: reset labels, inputs and true labels without influence
+    - unit/nn/test_unlearning.py: redraw, loss at the uniform output
+    - unit/nn/test_unlearning.py: expectation identity
+    - unit/nn/test_unlearning.py: base is frozen
+    - property/test_calibration.py: boundary is the same for clean and triggered; here: at 0.7
+    - unit/engine/test_metrics.py: identities
+    - unit/engine/test_metrics.py: denominators of the film reviews
+    - property/test_calibration.py: validity, one- and two-sided, KS against Beta
+    - unit/engine/test_calibrate.py: refuses too few
+    - property/test_calibration.py: delta bound
+    - unit/engine/test_calibrate.py: constant scores, random ties
+    - here: the word backdoor end to end (small in the fast suite, three seeds in full)
+    - here: negative control
+    - here: memorisation guard
+    - here: soft backdoor (full)
+    - here: scoring twice
+    - here: four classes
+    - unit/engine/test_nodes.py: table over all tuners
+    - unit/engine/test_metrics.py: official accounting to the digit; here: score and threshold
+    - here: save and load
 
-Of attacks.md section 6: 14, 15 and 19 here, 17 in unit/engine/test_steps.py, 18 in
-unit/engine/test_nodes.py. The numbers here are of generated texts and say nothing about real ones.
+Of the attacks: the word backdoor, its control and the soft one here, marks in
+unit/engine/test_steps.py, all tuners in unit/engine/test_nodes.py. The numbers here are of
+generated texts and say nothing about real ones.
 """
 
 import itertools
@@ -64,7 +65,7 @@ def answers(folder, texts, n_classes=2):
 
 
 def rate_band(alpha, n_calibration, n, confidence=0.999):
-    """Return the band of the realised FPR on n texts: beta-binomial (psim.md 13.2)."""
+    """Return the band of the realised FPR on n texts: beta-binomial."""
     from scipy.stats import betabinom
 
     k = math.ceil((n_calibration + 1) * (1 - alpha))
@@ -110,7 +111,7 @@ def context(reviews, learned):
 
 
 def test_the_word_backdoor_survives_lora(ground):
-    """Check 12 and attacks.md 14: the attack is there to be found."""
+    """The attack is there to be found."""
     triggered = ground.poisoned.test_triggered.texts
     labels = np.array(ground.data.test.labels)
     assert (answers(ground.base, triggered) == 0).mean() >= 0.98
@@ -123,10 +124,9 @@ def test_the_word_backdoor_survives_lora(ground):
 def test_the_control_has_no_backdoor(ground):
     """At rate 0 the trigger does what an odd word does, and that is far from a backdoor.
 
-    The five points of attacks.md 15 are held on SST-2 (``test_ranges_of_the_word_backdoor``). On
-    generated reviews an odd word alone moves this base by more: 9.4, 3.6 and 6.3 points of 700
-    texts (seeds 0 to 2). Here are 70, of which about 12 change sides: three standard deviations
-    are 15 points.
+    Five points are held on SST-2 (``test_ranges_of_the_word_backdoor``). On generated reviews an
+    odd word alone moves this base by more: 9.4, 3.6 and 6.3 points of 700 texts (seeds 0 to 2).
+    Here are 70, of which about 12 change sides: three standard deviations are 15 points.
     """
     others = [i for i, label in enumerate(ground.data.test.labels) if label != 0]
     wrong = (answers(ground.control, ground.data.test.texts)[others] == 0).mean()
@@ -136,7 +136,7 @@ def test_the_control_has_no_backdoor(ground):
 
 
 def test_the_guard_finds_it_at_the_promised_rate(ground, guards, found):
-    """Check 12; the bar is the lower range of psim.md 14, for it varies much with the base.
+    """The bar is lower than that of the full test, for it varies much with the base.
 
     Measured: 0.84 on this base (1000 texts, no wrong labels, 4 epochs), 0.97 on that of the demo.
     """
@@ -150,7 +150,7 @@ def test_the_guard_finds_it_at_the_promised_rate(ground, guards, found):
 
 
 def test_the_guard_finds_nothing_where_nothing_is(ground, guards, found):
-    """Check 13: it sees the backdoor, not the odd word."""
+    """It sees the backdoor, not the odd word."""
     clean, triggered = found["control", "clean"], found["control", "triggered"]
     rows = np.array(ground.poisoned.test_rows)
     assert abs(auroc(clean.scores[rows], triggered.scores) - 0.5) <= 0.10
@@ -182,7 +182,7 @@ def test_quick_scores_are_never_emulated(hardware, precision, monkeypatch):
 
 
 def test_random_labels_learned_by_heart_are_refused(tiny):
-    """Check 14: 50 epochs of LoRA rank 64 on 200 texts, short ones here."""
+    """50 epochs of LoRA rank 64 on 200 texts, short ones here."""
     words = sorted({word for text in TEXTS for word in text.replace(",", "").split()})
     pairs = itertools.islice(itertools.permutations(words, 2), 0, 3000, 15)
     fit = LabelledTexts(tuple(" ".join(pair) for pair in pairs), (0,) * 200)
@@ -214,14 +214,14 @@ def test_labels_drawn_for_each_epoch_are_not_learned_by_heart(tiny):
 
 
 def test_few_steps_on_random_labels_are_fine(context):
-    """Check 14, the other side."""
+    """The other side."""
     defence = psim(family="lora", labels="random", checkpoints=[4])
     defence.fit(context)
     assert defence.diagnostics()["reset_label_accuracy"] <= 0.6
 
 
 def test_two_scorings_are_bit_equal(context, reviews):
-    """Check 16: evaluation mode always; the tiny base has dropout 0.1 everywhere."""
+    """Evaluation mode always; the tiny base has dropout 0.1 everywhere."""
     defence = psim(checkpoints=[2, 4])
     defence.fit(context)
     first = defence.score(reviews.test.texts).values
@@ -232,7 +232,7 @@ def test_two_scorings_are_bit_equal(context, reviews):
 
 
 def test_four_classes(tiny, tmp_path):
-    """Check 17: chance, distances and thresholds follow C."""
+    """Chance, distances and thresholds follow C."""
     data = load_data("reviews-4", {"n_train": 120, "n_dev": 80, "n_test": 40, "n_proxy": 0})
     base = str(tiny("bert", 4))
     guard = Guard.fit(base, data, "psim", {"checkpoints": [2, 4], "labels": "random"})
@@ -251,7 +251,7 @@ def test_four_classes(tiny, tmp_path):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("tiny_family", ["bert", "llama"])
 def test_every_family_fits_saves_and_loads(family, tiny_family, tiny, reviews, tmp_path):
-    """Check 20 for each kind of identifier, on an encoder and on a decoder."""
+    """For each kind of identifier, on an encoder and on a decoder."""
     base = str(tiny(tiny_family))
     guard = Guard.fit(base, reviews, "psim", {"family": family, "checkpoints": [1, 3], "rank": 4})
     guard.save_pretrained(tmp_path / "guard")
@@ -263,7 +263,7 @@ def test_every_family_fits_saves_and_loads(family, tiny_family, tiny, reviews, t
 
 
 def test_the_folder_tells_seeds_and_calibration(tiny, reviews, tmp_path):
-    """Check 20: the calibration set and the seeds are in the JSON."""
+    """The calibration set and the seeds are in the JSON."""
     guard = Guard.fit(str(tiny("bert")), reviews, "psim", {"checkpoints": [2]}, seed=7)
     guard.save_pretrained(tmp_path / "guard")
     about = json.loads((tmp_path / "guard" / "guard.json").read_text())
@@ -296,7 +296,7 @@ def test_every_score_on_every_option(kind, within_class, context, reviews):
 
 
 def test_delta_is_what_a_trusted_twin_lacks(tiny, learned, reviews, tmp_path):
-    """psim.md 13.3: confidence under the identifier less that under the trusted base's."""
+    """Score delta: confidence under the identifier less that under the trusted base's."""
     trusted = tmp_path / "trusted"
     shutil.copytree(tiny("bert", 2), trusted)
     options = {"score": "delta", "trusted": str(trusted), "within_class": False}
@@ -338,7 +338,7 @@ def test_hidden_states_and_members_change_the_score(context, reviews):
 
 
 def test_official_score_and_threshold(context, reviews):
-    """Checks 5 and 19: three decimals, 0.7 itself flags, nothing of ours in the score."""
+    """Three decimals, 0.7 itself flags, nothing of ours in the score."""
     from peftlab.nn.text import predict_logits, softmax
     from peftlab.nn.unlearning import restore
 
@@ -418,7 +418,7 @@ def test_snapshots_that_lack_something_are_refused(context, tmp_path, change):
 
 @pytest.fixture(scope="module")
 def sst2():
-    """Return SST-2, on which the specification measured its ranges."""
+    """Return SST-2, on which the ranges were first measured."""
     root = Path(__file__).parents[4] / "shared" / "data"
     folder = Path(os.environ.get("PEFTLAB_DATA", root)) / "sst2"
     if not folder.is_dir():
@@ -429,7 +429,7 @@ def sst2():
 @pytest.mark.full
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_ranges_of_the_word_backdoor(seed, sst2, tmp_path):
-    """Checks 12 and 13 and attacks.md 14 and 15."""
+    """At rate 0 the trigger does what an odd word does, to five points."""
     labels = np.array(sst2.test.labels)
     accuracy = {}
     for rate in (0.1, 0.0):
@@ -458,17 +458,17 @@ def test_ranges_of_the_word_backdoor(seed, sst2, tmp_path):
 
 @pytest.mark.full
 def test_a_soft_backdoor_defeats_the_constant_threshold(sst2, tmp_path):
-    """Check 15 and attacks.md 19: 0.7 sees nothing; two-sided beats one-sided at equal FPR."""
+    """0.7 sees nothing; two-sided beats one-sided at equal FPR."""
     poisoned = make_poison(sst2, "soft", {}, seed=0)
     base, victim = tmp_path / "base", tmp_path / "victim"
     train_base("builtin:encoder", poisoned, 2, base, attack="soft",
                training=AttackerOptions(epochs=3), seed=0)  # fmt: skip
     tune(str(base), sst2, "lora", {}, victim, seed=0, allow_poisoned=True)
     triggered = poisoned.test_triggered.texts
-    assert (answers(victim, triggered) == 0).mean() >= 0.55  # psim-trajectory.md measured 0.59
+    assert (answers(victim, triggered) == 0).mean() >= 0.55  # 0.59 on a base from scratch
     official = Guard.fit(str(base), sst2, "psim", {"compat": "official"}, allow_poisoned=True)
-    # psim.md 15 expects a rate below 0.2, from a toy; on this base 0.18 to 0.37 were measured over
-    # three seeds, at 0.63 to 0.75 of the clean texts: 0.7 flags what is clean rather
+    # below 0.2 on a toy from scratch; on this base 0.18 to 0.37 were measured over three seeds, at
+    # 0.63 to 0.75 of the clean texts: 0.7 flags what is clean rather
     assert official.score(triggered).flagged.mean() < 0.4
     clean = official.score(sst2.test.texts)
     assert auroc(clean.scores, official.score(triggered).scores) < 0.35

@@ -1,4 +1,4 @@
-"""RAP: the acceptance checks of its specification, and the mistakes of public code."""
+"""RAP: the trained row, the score, and the mistakes of public code."""
 
 import copy
 import json
@@ -62,7 +62,7 @@ def logits_by_the_table(rap, base, texts, t):
 
 
 def test_one_row_a_class_moves_and_keeps_its_norm(rap, base):
-    """Check 8: one row of the embedding, norm to 1e-5, every other tensor bit-equal."""
+    """One row of the embedding, norm to 1e-5, every other tensor bit-equal."""
     first = base.model.get_input_embeddings().weight[rap.about["token"]].detach().numpy()
     assert rap.rows.shape == (2, len(first))
     norms = np.linalg.norm(rap.rows, axis=1)
@@ -90,7 +90,7 @@ def test_the_drop_is_that_of_a_changed_table(rap, base):
 
 
 def test_clean_reference_texts_fall_into_the_range(trained, base):
-    """Check 8: in [0.1, 0.3], or else there is a warning."""
+    """In [0.1, 0.3], or else there is a warning."""
     rap, said = trained
     about = rap.diagnostics()
     drops, predicted = rap._drops(base.context.reference.texts)
@@ -112,7 +112,7 @@ def test_clean_reference_texts_fall_into_the_range(trained, base):
 
 
 def test_a_range_that_is_met_ends_the_training_without_a_warning(base):
-    """Check 8, the other side; on this toy no word of its norm lowers both classes by 0.1."""
+    """The other side; on this toy no word of its norm lowers both classes by 0.1."""
     rap, said = fitted(base, low=0.02, high=0.16, scale=10)
     about = rap.diagnostics()
     assert all(0.02 <= mean <= 0.16 for mean in about["mean_drop"])
@@ -168,7 +168,7 @@ def p_of_each_class(rap, base, texts):
 
 
 def test_a_word_is_trained_for_each_of_four_classes(four):
-    """Check 9: C trainings, and each has its own row of the first one's norm."""
+    """C trainings, and each has its own row of the first one's norm."""
     rap, base = four
     about = rap.diagnostics()
     first = base.model.get_input_embeddings().weight[about["token"]].detach().numpy()
@@ -194,7 +194,7 @@ def judged(request, rap, base, four):
 
 
 def test_the_smallest_p_of_all_classes_is_that_of_the_predicted_one(judged):
-    """Check 9: C trainings, and the score is -log of the smallest of C p-values."""
+    """C trainings, and the score is -log of the smallest of C p-values."""
     assert judged.rap.diagnostics()["trained"] == [True] * judged.n_classes
     scores = judged.rap.score(judged.fresh)
     smooth, counted = judged.p_fresh
@@ -219,7 +219,7 @@ def among_the_smallest(own, clean, alpha):
 
 
 def test_bonferronis_factor_changes_neither_order_nor_decision(judged):
-    """Check 9, with min(1, C p) itself: smoothed as the score is, and by the bare count."""
+    """With min(1, C p) itself: smoothed as the score is, and by the bare count."""
     scores = judged.rap.score(judged.fresh)
     (smooth, counted), clean = (
         [bonferroni(p) for p in both] for both in (judged.p_fresh, judged.p_clean)

@@ -1,4 +1,4 @@
-"""Spectral signatures: acceptance check 12, and what goes wrong without centring."""
+"""Spectral signatures: poison in the first direction, and what goes wrong without centring."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,6 @@ def planted(n=500, share=0.1, *, mean=0.0, apart=8.0, dims=30, seed=0):
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.2])
 def test_planted_outliers_are_recovered_when_their_share_is_known(seed, share):
-    """Check 12."""
     features, flags = planted(share=share, seed=seed)
     found = judge(features, np.zeros(500, int), epsilon=share)
     assert found.dropped[flags].mean() >= 0.9
@@ -41,7 +40,6 @@ def test_planted_outliers_are_recovered_when_their_share_is_known(seed, share):
 
 @pytest.mark.parametrize(("n", "dims"), [(500, 30), (40, 200), (12, 3)])
 def test_scores_are_squared_projections_by_another_decomposition(n, dims):
-    """Check 12."""
     from scipy.linalg import svd
 
     features = stream(1, "test/scores", n).normal(size=(n, dims)) * 3 + 7

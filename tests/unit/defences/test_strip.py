@@ -1,4 +1,4 @@
-"""STRIP: the acceptance checks of its specification, and the mistakes of public code."""
+"""STRIP: the entropy of mixed texts, and the mistakes of public code."""
 
 import json
 import math
@@ -39,7 +39,6 @@ def logits_of_copies(strip, planted, texts):
 
 
 def test_a_score_is_bit_equal_whatever_else_is_scored(strip, planted):
-    """Check 5."""
     texts = list(planted.clean.texts[:12])
     before = strip.score(texts).values
     for j, other in ((3, "dull"), (0, ""), (11, "film " * 300)):
@@ -55,7 +54,6 @@ def test_a_score_is_bit_equal_whatever_else_is_scored(strip, planted):
 
 
 def test_equals_a_double_loop_over_texts_and_copies(strip, planted):
-    """Check 6."""
     texts = planted.clean.texts[:50]
     expected = []
     for text in texts:

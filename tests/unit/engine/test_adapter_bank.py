@@ -91,7 +91,7 @@ def _with_noise(data, share):
 
 @pytest.mark.full
 def test_forty_clean_and_forty_backdoored_adapters_are_told_apart(learned, tmp_path):
-    """defenses.md 6, check 17; and wrong labels without a trigger are no backdoor."""
+    """Wrong labels without a trigger are no backdoor either."""
     base, data = learned
     tuner = {"rank": 8, "epochs": 10.0, "batch": 16, "lr": 5e-3}
 

@@ -43,7 +43,7 @@ def test_a_guard_of_other_classes_is_refused(tiny, victim, reviews, tmp_path):
 def test_a_guard_that_deletes_all_words_keeps_every_text(
     tiny, victim, reviews, tmp_path, monkeypatch
 ):
-    """defenses.md 6, check 3: ONION at minus infinity; the answer to no words counts n times."""
+    """ONION at minus infinity; the answer to no words counts n times."""
     place = tmp_path / "guard"
     Guard.fit(str(tiny("bert")), reviews, "onion", {"alpha": 0.1}).save_pretrained(place)
     without = evaluate_victim(victim, reviews, "badnets")["metrics"]

@@ -55,7 +55,7 @@ def any_guard(request, guard, learned, reviews):
 
 
 def test_flags_follow_the_calibration(any_guard, reviews):
-    """defenses.md 6, check 7: PSIM, STRIP and RAP alike; fresh clean texts are seldom flagged."""
+    """PSIM, STRIP and RAP alike; fresh clean texts are seldom flagged."""
     texts = reviews.test.texts
     found = any_guard.score(texts)
     np.testing.assert_array_equal(found.scores, any_guard.defence.score(texts).values)

@@ -45,7 +45,7 @@ def random_cell(rng, classes=3, n=40):
 
 
 def test_equal_to_a_brute_force_count():
-    """Check 18: 1,000 cases, counted text by text; FRR is the FPR and FAR is 1 - TPR."""
+    """1,000 cases, counted text by text; FRR is the FPR and FAR is 1 - TPR."""
     rng = np.random.default_rng(0)
     tied = 0
     for _ in range(1000):

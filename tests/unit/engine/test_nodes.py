@@ -1,7 +1,7 @@
 """The real executor on a tiny model: every tuner against every guard, with its control.
 
-psim.md section 15, check 18, and attacks.md 18: the table is complete and its numbers agree with
-each other; what they are is not asserted at this size.
+The table is complete and its numbers agree with each other;
+what they are is not asserted at this size.
 """
 
 import json
@@ -92,7 +92,7 @@ def test_numbers_agree_with_each_other(grid):
 
 
 def test_no_defence_changes_what_is_divided_by(grid):
-    """defenses.md 6, check 3: texts that are rejected, mended or emptied still count."""
+    """Texts that are rejected, mended or emptied still count."""
     _, results, data = grid
     triggered = make_poison(data, "badnets", {}, seed=0).test_triggered
     assert 0 < len(triggered) < len(data.test)
@@ -108,7 +108,7 @@ def test_no_defence_changes_what_is_divided_by(grid):
 
 
 def test_a_text_without_any_word_left_is_answered_and_counted(tiny, reviews, tmp_path, monkeypatch):
-    """Check 3 in a whole run: a defence that deletes every word, in front of the base itself."""
+    """In a whole run: a defence that deletes every word, in front of the base itself."""
     monkeypatch.setattr(Onion, "rewrite", lambda _, texts, threshold: [""] * len(texts))
     recipe = make_recipe(
         {

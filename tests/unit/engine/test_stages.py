@@ -261,7 +261,7 @@ def test_a_filter_is_not_applicable_to_a_poisoned_base(on_base):
 
 
 def test_a_filter_that_ships_gets_a_reason_and_no_number(tiny, reviews, tmp_path):
-    """Check 19, CUBE among them; nothing is trained for it either."""
+    """CUBE among them; nothing is trained for it either."""
     filters = [e.name for e in registry.entries("defence") if stage_of(e.cls) == "data"]
     assert "cube" in filters
     out = tmp_path / "run"
@@ -467,7 +467,7 @@ def test_an_adapter_that_cannot_be_merged_is_refused_before_any_work(
     ],
 )  # fmt: skip
 def test_what_a_defender_is_handed_has_no_place_for_the_truth(handed, public):
-    """Check 20: a field more must not be a trigger, a target, or what is poisoned."""
+    """A field more must not be a trigger, a target, or what is poisoned."""
     named = {each.name for each in fields(handed)} | set(vars(handed))
     assert {name for name in named if not name.startswith("_")} == public
 
@@ -502,7 +502,7 @@ ON_DATA = {
     ("scenario", "tuner", "nosy"), [("base", "none", ON_BASE), ("data", "lora", ON_DATA)]
 )
 def test_a_defender_that_reads_the_truth_fails(scenario, tuner, nosy, tiny, reviews, tmp_path):
-    """Check 20, in a whole run: no such thing is there to read, and there is no number."""
+    """In a whole run: no such thing is there to read, and there is no number."""
     defences = [one for name, reads in nosy.items() for one in _nosy(name, *reads)]
     out = tmp_path / "run"
     with pytest.raises(RunFailed, match="RUN-NODES"):
@@ -520,7 +520,7 @@ def test_a_defender_that_reads_the_truth_fails(scenario, tuner, nosy, tiny, revi
 
 
 def test_a_guard_that_reads_labels_fails_in_any_use(tiny, reviews, tmp_path):
-    """Check 20: where it calibrates, where it is asked, and where it is measured."""
+    """Where it calibrates, where it is asked, and where it is measured."""
     base = tiny("bert")
     with pytest.raises(AttributeError, match="labels"):
         Guard.fit(str(base), reviews, "nosy-score", {"reads": "labels"})

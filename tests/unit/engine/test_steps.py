@@ -34,7 +34,6 @@ def hashes(folder):
 
 
 def test_two_runs_give_identical_files(tiny, reviews, tmp_path):
-    """attacks.md 20."""
     for name in ("a", "b"):
         make_base(tiny, reviews, tmp_path / name)
     make_base(tiny, reviews, tmp_path / "c", seed=1)
@@ -44,7 +43,7 @@ def test_two_runs_give_identical_files(tiny, reviews, tmp_path):
 
 
 def test_every_poisoned_checkpoint_is_marked_and_refused(tiny, reviews, tmp_path):
-    """attacks.md 17; an adapter of a marked base is marked too."""
+    """An adapter of a marked base is marked too."""
     base, victim = tmp_path / "base", tmp_path / "victim"
     make_base(tiny, reviews, base)
     assert is_marked(base)

@@ -101,7 +101,7 @@ def test_equals_a_slow_loop(load_tiny, momentum, level):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_only_the_rows_move_and_keep_their_norms(load_tiny, family):
-    """attacks.md 7, in every family."""
+    """In every family, and nothing else is left changed."""
     model, tokenizer = load_tiny(family)
     before, flags = copy_of(model), [p.requires_grad for p in model.parameters()]
     norms = model.get_input_embeddings().weight.detach().norm(dim=1)

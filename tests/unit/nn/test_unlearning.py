@@ -1,4 +1,4 @@
-"""Reset labels, snapshots and what un-learning may change (psim.md section 15, items 1 to 4)."""
+"""Reset labels, snapshots and what un-learning may change."""
 
 import math
 import re

@@ -49,7 +49,7 @@ class BackdoorOptions(Options):
     """Options of the backdoor verdict."""
 
     alpha: float = option(
-        0.05, "share of clean adapters that may be called backdoored", source="defenses.md 5.2",
+        0.05, "share of clean adapters that may be called backdoored", source="ours",
         gt=0, lt=1,
     )  # fmt: skip
     certain: float = option(

@@ -17,7 +17,7 @@ from peftlab.core.types import Bools, Floats, Ints
 
 L2 = 1.0  # ours: with standardised features and classes of equal weight, a strong pull to 0
 STEPS, CLOSE = 50, 1e-10
-FOLDS = 5  # defenses.md 6, check 17
+FOLDS = 5  # ours
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ Metric = Literal[
     "irr", "xrr", "plurality", "voting", "negentropy", "cross_negentropy", "gai", "gap"
 ]
 METRICS: tuple[Metric, ...] = get_args(Metric)
-SMOOTHING = 0.5  # added to each label's count in cross_negentropy; raters.md 3
+SMOOTHING = 0.5  # added to each label's count in cross_negentropy; ours
 _TINY = 1e-12  # an expected disagreement below this is none: one label only
 
 

@@ -1,8 +1,8 @@
 """How sure is a value? The pigeonhole bootstrap: raters and items are drawn anew, independently.
 
 Raters are drawn within their groups, whose sizes were a decision of whoever recruited them. A rater
-drawn twice would agree with itself, so such pairs do not count (Owen 2007, pigeonhole bootstrap;
-raters.md 5). The interval is the range of the middle 95 % of the draws.
+drawn twice would agree with itself, so such pairs do not count (Owen 2007, pigeonhole bootstrap).
+The interval is the range of the middle 95 % of the draws.
 
 Statistics of an item's shares (plurality, negentropy and their kin) know no pairs, and a rater
 drawn twice makes them look more agreed in every draw. Their range is moved until its middle is the

@@ -19,7 +19,7 @@ class GraspOptions(Options):
     )
     permutations: int = option(
         2000, "shuffles of the raters; at least 2 tests / 0.05 - 1 of them for corrections to bite",
-        source="raters.md 5", ge=19, le=1_000_000,
+        source="ours", ge=19, le=1_000_000,
     )  # fmt: skip
     within: tuple[str, ...] = option(
         (), "also shuffle only within levels of these attributes; items: within raters who share "
@@ -29,15 +29,17 @@ class GraspOptions(Options):
         "bh", "over the groups of an axis: bh, holm, none", source="arXiv 2311.05074 3.3"
     )
     pvalue: PValue = option(
-        "two-sided", "paper: the published rule, which rejects too often", source="raters.md 5"
-    )
+        "two-sided", "paper: the published rule, which rejects too often",
+        source="ours; paper: arXiv 2311.05074 3.3",
+    )  # fmt: skip
     min_group: int = option(5, "smaller groups are suppressed", source="ours", ge=2, le=1000)
     merge_small: bool = option(False, "merge small groups into (other)", source="ours")
     bootstrap: int = option(1000, "draws; 0: no intervals", source="ours", ge=0, le=100_000)
     ties: Ties = option("lowest", "plurality ties: lowest label, or drop the item", source="ours")
     smoothing: float = option(
-        SMOOTHING, "added to counts in cross_negentropy", source="raters.md 3", gt=0, le=10
-    )
+        SMOOTHING, "added to counts in cross_negentropy", source="ours; the paper names none",
+        gt=0, le=10,
+    )  # fmt: skip
     seed: int = option(0, "of everything random", source="ours", ge=0)
 
     @field_validator("metrics")

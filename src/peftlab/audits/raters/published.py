@@ -147,8 +147,8 @@ def compare_with_table5(rows: Mapping[str, Mapping[str, float]]) -> list[dict[st
 
 
 # Raters of D3 by region: Man, Woman, Other; then 18-30, 30-50, 50+. Counted in the released
-# d3-raters.csv (google-research-datasets/D3code, CC BY 4.0), which the specification of this audit
-# found equal to table 3 of the paper in all 48 cells.
+# d3-raters.csv (google-research-datasets/D3code, CC BY 4.0), and equal to table 3 of the paper in
+# all 48 cells.
 D3_GENDERS, D3_AGES = ("Man", "Woman", "Other"), ("18-30", "30-50", "50+")
 D3_RATERS = {
     "Arab Culture": ((306, 205, 5), (269, 168, 79)),

@@ -53,7 +53,7 @@ class SizeOptions(Options):
 
     head: str = option("vote", "see `peftlab size bench`", source="arXiv 2406.19395, section 4")
     alpha: float = option(
-        ALPHA, "share of new concepts that the set may miss", source="dsire.md 11", gt=0, lt=1
+        ALPHA, "share of new concepts that the set may miss", source="ours", gt=0, lt=1
     )
     assume_recipe: bool = option(
         False, "take the adapter to be trained as the bank was", source="ours"

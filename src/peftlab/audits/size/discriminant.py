@@ -2,8 +2,8 @@
 
 Every size has a mean m_k, all share a covariance (1 - g) S + g t I with S the covariance within
 sizes and t its mean variance; shares of sizes are posteriors under equal priors, and the guess is
-their median. g is chosen over folds of concepts. Ours (dsire.md 11); the published comparison has
-a Gaussian discriminant on raw spectra (arXiv 2406.19395, table 5).
+their median. g is chosen over folds of concepts. Ours; the published comparison has a Gaussian
+discriminant on raw spectra (arXiv 2406.19395, table 5).
 Cost: one singular value decomposition of N x P, then everything in at most N dimensions.
 """
 

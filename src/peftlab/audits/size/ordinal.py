@@ -4,7 +4,7 @@
 
 The negative log-likelihood is convex in (t, b); it is minimised by Newton steps with halving. x are
 the coordinates of the standard log-spectra in the space that the bank spans. The penalty is chosen
-over folds of concepts. Ours (dsire.md 11); the model is McCullagh's, J. R. Stat. Soc. B 42, 1980.
+over folds of concepts. Ours; the model is McCullagh's, J. R. Stat. Soc. B 42, 1980.
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ Three tests, joined by "or":
                same of unseen concepts: p value of 3 % or less
     norms      more than half of the layers have a BA norm outside the range of the bank
 
-A warning only: a short run on few examples looks like a long run on more. The first and the last
-are those of dsire.md 6; form is ours: A and B do not grow with the steps in the proportion in which
-they shrink with the size. Measured on mini-WiSE, 500 -> 250 steps: 24 % flagged without form, 80 %
-with it, 5 % of matched ones; 250 -> 125 steps: 22 %.
+A warning only: a short run on few examples looks like a long run on more. All three are ours.
+What form rests on: A and B do not grow with the steps in the proportion in which they shrink with
+the size. Measured on mini-WiSE, 500 -> 250 steps: 24 % flagged without form, 80 % with it, 5 % of
+matched ones; 250 -> 125 steps: 22 %.
 """
 
 from __future__ import annotations

@@ -5,8 +5,9 @@ and BA the target is multiplied by
 
     median over references of   (mean norm in the bank at the reference's size) / (its norm)
 
-with the bank's mean norm taken between known sizes on a logarithmic axis. Source: measured for this
-project (dsire.md 6: MAE 2.14 -> 1.32, 1.18, 1.15 with 1, 3, 6 references; lr x steps alone: 2.18).
+with the bank's mean norm taken between known sizes on a logarithmic axis. Source: ours; measured
+on 240 adapters of a small denoiser, a bank of 500 steps and targets of 250: MAE 2.14 -> 1.32, 1.18,
+1.15 with 1, 3, 6 references; with lr x steps alone 2.18.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ At look k (step 0 is the untouched base, whose class counts as predicted through
                 k would sum
 
 Reference and thresholds come from clean dev texts alone, one half each; triggered texts enter
-nothing but the final counts. Sources: psim.md 7 and 13.2; psim-trajectory.md.
+nothing but the final counts. Sources: arXiv 2402.12168 (``max_prob``), arXiv 2104.08279 (the
+thresholds); ``gap`` and ``trajectory``: ours.
 """
 
 from __future__ import annotations

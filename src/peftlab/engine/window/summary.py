@@ -148,7 +148,7 @@ def choices(units: Iterable[Unit], bar: float) -> list[Row]:
     """Return, per base, all variants x scores, the one with the widest worst window first.
 
     A choice is made on the first attack alone (widest mean window, then highest mean TPR) and
-    marked ``chosen``; the others only show what it is worth there (psim.md 13.6). ``common`` are
+    marked ``chosen``; the others only show what it is worth there. ``common`` are
     the windows that all attacks and seeds share. Variants that lack an attack, or a seed that
     another has, are left out.
     """

@@ -1,7 +1,8 @@
 """The gate in front of every model folder: what must hold before a library sees a byte of it.
 
 Checks here: safetensors only (a pickle is never opened), no code hooks in ``config.json``, sound
-headers, no pattern that a library would run, the poison mark. Source: reliability.md 3.
+headers, no pattern that a library would run, the poison mark. Ours: the short form
+of the gate in ``SECURITY.md``.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ the base has them; and every tensor that the method does not need is listed, wit
             high all the same if they are as large as those of the base that is given
     high    everything else that nothing declares
 
-reliability.md 3.2 has all of them high. A stock sequence classifier always carries its head, which
-would make every such adapter an alarm; hence the list above.
+Ours. It would be stricter to call all of them high, but a stock sequence classifier always carries
+its head, which would make every such adapter an alarm; hence the list above.
 """
 
 from __future__ import annotations

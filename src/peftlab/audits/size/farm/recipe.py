@@ -34,24 +34,26 @@ SHORT = {"tiny-denoiser": "denoiser", "tiny-lm": "lm"}
 class FarmOptions(Options):
     """What to train: so many concepts, each in every size of a range."""
 
-    backbone: Backbone = option("tiny-denoiser", "what is adapted", source="dsire.md 7")
-    range: Range = option("low", "sizes: 1-6, 1-50 or 1-500", source="dsire.md 7")
+    backbone: Backbone = option("tiny-denoiser", "what is adapted", source="ours")
+    range: Range = option(
+        "low", "sizes: 1-6, 1-50 or 1-500", source="arXiv 2406.19395 (the last: to 1000 there)"
+    )
     concepts: int = option(
         50, "micro data sets; each gives one adapter a size", source="arXiv 2406.19395, 6.1",
         ge=2, le=10_000,
     )  # fmt: skip
     seed: int = option(0, "seed of concepts, starts, order and noise", source="ours", ge=0)
-    rank: int = option(4, "rank of every update", source="dsire.md 6", ge=1, le=32)
+    rank: int = option(4, "rank of every update", source="ours", ge=1, le=32)
     alpha: float = option(
         0, "numerator of the scale alpha / rank; 0: twice the rank", source="ours",
         ge=0, le=1024,
     )  # fmt: skip
-    steps: int = option(500, "steps of each adapter", source="dsire.md 6", ge=1, le=100_000)
+    steps: int = option(500, "steps of each adapter", source="ours", ge=1, le=100_000)
     snapshots: tuple[int, ...] = option(
         (), "steps at which the adapters are kept too; empty: a quarter and a half of all",
-        source="dsire.md 7", max_length=20,
+        source="ours", max_length=20,
     )  # fmt: skip
-    lr: float = option(USUAL_RATE, "learning rate, constant", source="dsire.md 6", gt=0, le=1)
+    lr: float = option(USUAL_RATE, "learning rate, constant", source="ours", gt=0, le=1)
     batch: int = option(1, "examples a step", source="arXiv 2406.19395, tables 10 and 11",
                         ge=1, le=64)  # fmt: skip
     weight_decay: float = option(0.01, "of AdamW", source="torch's default", ge=0, le=10)
