@@ -13,7 +13,8 @@ that the base predicts. Kinds of evidence, each against clean reference texts of
     path        sum over identifiers of  log (v - mu_c)^T S_c^{-1} (v - mu_c),  v = (g_0 ... g_K)
                 (either direction: a soft backdoor is abnormally unsure)
     hidden      the same distance of the untouched base's penultimate hidden state; not by default:
-                it was a third part once, and only blurs the other two since they look earlier
+                on encoders it blurs the other two, since they look early (docs/results.md). On a
+                causal base asked by prompt it tells most: ask for it (docs/how-to/own-base.md)
 
     score(x) = sum over evidence of  -log P(evidence of a clean text >= evidence of x)
 
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from peftlab.nn.unlearning import Identifier, State
 
 OFFICIAL_THRESHOLD = 0.7
+BLIND_TO_HIDDEN = "note: on a base asked by prompt the hidden state tells most; add evidence=resistance,path,hidden"
 MEMORISED = 0.10  # accuracy on reset labels above chance that ends the fit; ours
 STATE = "psim.json"
 REFERENCE = "reference.safetensors"
@@ -169,6 +171,7 @@ class Psim:
             ConfigError: ``REFERENCE-FEW`` when there are too few reference texts;
                 ``PSIM-TRUSTED`` when only one of ``score="delta"`` and ``trusted`` is given.
         """
+        from peftlab.nn.prompted import prompt_of
         from peftlab.nn.unlearning import unlearn
 
         if (self.options.score == "delta") != (self.options.trusted is not None):
@@ -188,6 +191,8 @@ class Psim:
             self.snapshots.append(states)
             if how.labels == "random" and not self.official:
                 self._refuse_memorised(how, wrapped, tokenizer, context)
+        if self.whole_path and prompt_of(tokenizer) and "hidden" not in self.options.evidence:
+            context.progress(BLIND_TO_HIDDEN)
         self.evidence = self.normals = None
         if not self.official:
             context.progress("reading the clean reference")

@@ -206,7 +206,9 @@ def test_a_guard_of_a_bare_language_model_brings_its_prompt(reviews, tmp_path):
     prompt = Prompt(template="{text} and the", words=("no", "was"))
     base = str(make_tiny_causal("llama", tmp_path / "lm"))
     options = {"checkpoints": [1, 2], "family": "lora", "labels": "random", "alpha": 0.1}
-    made = Guard.fit(base, reviews, "psim", options, prompt=prompt)
+    said = []
+    made = Guard.fit(base, reviews, "psim", options, prompt=prompt, progress=said.append)
+    assert any("evidence=resistance,path,hidden" in line for line in said)
     made.save_pretrained(tmp_path / "guard")
     again = Guard.from_pretrained(tmp_path / "guard")
     texts = reviews.test.texts[:8]
