@@ -54,7 +54,9 @@ if TYPE_CHECKING:
     from peftlab.nn.unlearning import Identifier, State
 
 OFFICIAL_THRESHOLD = 0.7
-BLIND_TO_HIDDEN = "note: on a base asked by prompt the hidden state tells most; add evidence=resistance,path,hidden"
+BLIND_TO_HIDDEN = (
+    "note: of a base asked by prompt the hidden state tells most: evidence=resistance,path,hidden"
+)
 MEMORISED = 0.10  # accuracy on reset labels above chance that ends the fit; ours
 STATE = "psim.json"
 REFERENCE = "reference.safetensors"
